@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The life of a handle after it is opened: who is inside, closing, bounds and rights, and copies.
+ */
+#include "core/segment.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "os/file.h"
+#include "os/mapping.h"
+#include "os/sysv.h"
+
+_Static_assert(PSHM_READ == (int)PSHM_OS_READ && PSHM_WRITE == (int)PSHM_OS_WRITE, "rights are the same bits");
+_Static_assert(offsetof(pshm_body, head) == 0, "one pointer is both");
+
+static uint64_t unit_of(pshm_use use)
+{
+    return use == PSHM_USE_RAW ? PSHM_BODY_RAW : PSHM_BODY_CHECKED;
+}
+
+bool pshm_body_has_raw(const pshm_body *body)
+{
+    return (__atomic_load_n(&body->users, __ATOMIC_ACQUIRE) & PSHM_BODY_RAW_MASK) != 0;
+}
+
+static void drop_mapping(pshm_body *body, void *map, uint64_t map_size, pshm_os_watch *watch)
+{
+    pshm_os_fault_unwatch(watch);
+    if (body->attached)
+        pshm_os_sysv_detach(map);
+    else
+        pshm_os_unmap(map, map_size);
+}
+
+/* Runs once, after the handle is closed and the last user has left. */
+static void end_mapping(pshm_body *body)
+{
+    if (body->hooked)
+        pshm_os_fork_hook_remove(&body->fork_hook);
+    drop_mapping(body, body->map, body->map_size, body->watch);
+    while (body->retired) {
+        pshm_retired *old = body->retired;
+        body->retired = old->next;
+        drop_mapping(body, old->map, old->map_size, old->watch);
+        free(old);
+    }
+    if (body->head.fd >= 0)
+        pshm_os_close(body->head.fd);
+    free(body->runs);
+    body->runs = NULL;
+    body->head.fd = -1;
+    body->head.base = NULL;
+    body->head.map_rights = 0;
+    body->head.epoch++;
+}
+
+/* Returns how many are left. */
+static uint32_t drop_reference(pshm_body *body)
+{
+    uint32_t left;
+    if (body->serial)
+        left = --body->references;
+    else
+        left = __atomic_sub_fetch(&body->references, 1, __ATOMIC_ACQ_REL);
+    if (!left)
+        free(body);
+    return left;
+}
+
+int pshm_segment_enter(pshm_segment *segment, pshm_use use)
+{
+    pshm_body *body = pshm_body_of(segment);
+    uint64_t unit = unit_of(use);
+    if (body->serial) {
+        if (body->users & PSHM_BODY_CLOSED)
+            return PSHM_ECLOSED;
+        body->users += unit;
+        return 0;
+    }
+    uint64_t users = __atomic_load_n(&body->users, __ATOMIC_RELAXED);
+    do
+        if (users & PSHM_BODY_CLOSED)
+            return PSHM_ECLOSED;
+    while (!__atomic_compare_exchange_n(&body->users, &users, users + unit, true, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED));
+    return 0;
+}
+
+void pshm_segment_enter_again(pshm_segment *segment, pshm_use use)
+{
+    pshm_body *body = pshm_body_of(segment);
+    if (body->serial)
+        body->users += unit_of(use);
+    else
+        __atomic_add_fetch(&body->users, unit_of(use), __ATOMIC_ACQ_REL);
+}
+
+void pshm_segment_leave(pshm_segment *segment, pshm_use use)
+{
+    pshm_body *body = pshm_body_of(segment);
+    uint64_t left;
+    if (body->serial)
+        left = body->users -= unit_of(use);
+    else
+        left = __atomic_sub_fetch(&body->users, unit_of(use), __ATOMIC_ACQ_REL);
+    /* Nobody enters a closed handle, so one leave alone can meet this. */
+    if (PSHM_UNLIKELY(left == PSHM_BODY_CLOSED)) {
+        end_mapping(body);
+        drop_reference(body);
+    }
+}
+
+void pshm_segment_close(pshm_segment *segment)
+{
+    pshm_body *body = pshm_body_of(segment);
+    uint64_t before;
+    if (body->serial) {
+        before = body->users;
+        body->users |= PSHM_BODY_CLOSED;
+    } else {
+        before = __atomic_fetch_or(&body->users, PSHM_BODY_CLOSED, __ATOMIC_ACQ_REL);
+    }
+    if (before & PSHM_BODY_CLOSED)
+        return;
+    segment->closed = true;
+    segment->rights = 0;
+    segment->epoch++;
+    if (!before) {
+        end_mapping(body);
+        drop_reference(body);
+    }
+}
+
+void pshm_segment_retain(pshm_segment *segment)
+{
+    pshm_body *body = pshm_body_of(segment);
+    if (body->serial)
+        body->references++;
+    else
+        __atomic_add_fetch(&body->references, 1, __ATOMIC_RELAXED);
+}
+
+void pshm_segment_release(pshm_segment *segment)
+{
+    /* The one that is left is the mapping's own: nobody can close the handle any more. */
+    if (drop_reference(pshm_body_of(segment)) == 1 && !segment->closed)
+        pshm_segment_close(segment);
+}
+
+static uint32_t rights_of_range(const pshm_body *body, uint64_t start, uint64_t end)
+{
+    uint32_t rights = PSHM_READ | PSHM_WRITE;
+    uint64_t from = 0;
+    if (!body->runs)
+        return body->head.map_rights;
+    for (uint32_t i = 0; i < body->run_count; from = body->runs[i].end, i++)
+        if (from < end && body->runs[i].end > start)
+            rights &= body->runs[i].rights;
+    return rights;
+}
+
+void pshm_body_set_rights(pshm_body *body, uint32_t rights)
+{
+    if (body->runs)
+        rights = rights_of_range(body, body->delta, body->delta + body->head.size);
+    body->head.map_rights = rights;
+    body->head.rights = body->head.closed ? 0 : rights;
+    body->head.epoch++;
+}
+
+uint32_t pshm_segment_rights(const pshm_segment *segment, uint64_t offset, uint64_t size)
+{
+    const pshm_body *body = pshm_body_of(segment);
+    if (!segment->base || offset > segment->size || size > segment->size - offset)
+        return 0;
+    return rights_of_range(body, body->delta + offset, body->delta + offset + size);
+}
+
+int pshm_segment_refuse(const pshm_segment *segment, uint64_t offset, uint64_t size, uint32_t rights)
+{
+    if (segment->closed)
+        return PSHM_ECLOSED;
+    if (offset > segment->size || size > segment->size - offset)
+        return PSHM_EBOUNDS;
+    uint32_t have = pshm_segment_rights(segment, offset, size);
+    if (!(have & PSHM_READ) && rights)
+        return PSHM_ENOACCESS;
+    return (have & rights) == rights ? 0 : PSHM_EREADONLY;
+}
+
+int pshm_segment_read(pshm_segment *segment, uint64_t offset, void *to, uint64_t size)
+{
+    int rc = pshm_segment_check(segment, offset, size, PSHM_READ);
+    if (rc)
+        return rc;
+    memcpy(to, segment->base + offset, size);
+    return pshm_segment_verify(segment);
+}
+
+int pshm_segment_write(pshm_segment *segment, uint64_t offset, const void *from, uint64_t size)
+{
+    int rc = pshm_segment_check(segment, offset, size, PSHM_WRITE);
+    if (rc)
+        return rc;
+    memmove(segment->base + offset, from, size); /* `from` may be a view of this very segment */
+    return pshm_segment_verify(segment);
+}
+
+int pshm_segment_fill(pshm_segment *segment, int byte, uint64_t offset, uint64_t size)
+{
+    int rc = pshm_segment_check(segment, offset, size, PSHM_WRITE);
+    if (rc)
+        return rc;
+    memset(segment->base + offset, byte, size);
+    return pshm_segment_verify(segment);
+}
+
+int pshm_segment_copy(pshm_segment *segment, uint64_t target, uint64_t source, uint64_t size)
+{
+    int rc = pshm_segment_check(segment, source, size, PSHM_READ);
+    if (!rc)
+        rc = pshm_segment_check(segment, target, size, PSHM_WRITE);
+    if (rc)
+        return rc;
+    memmove(segment->base + target, segment->base + source, size);
+    return pshm_segment_verify(segment);
+}
+
+int pshm_segment_find(pshm_segment *segment, const void *data, uint64_t length, uint64_t start, uint64_t end,
+                      int64_t *at)
+{
+    if (end < start)
+        end = start;
+    int rc = pshm_segment_check(segment, start, end - start, PSHM_READ);
+    if (rc)
+        return rc;
+    const unsigned char *place = memmem(segment->base + start, end - start, data, length);
+    *at = place ? place - segment->base : -1;
+    return pshm_segment_verify(segment);
+}

@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The whole of a segment, for core/ alone: the public head first, so that one pointer is both.
+ */
+#ifndef PSHM_CORE_SEGMENT_H
+#define PSHM_CORE_SEGMENT_H
+
+#include <polyshm/segment.h>
+
+#include "os/fault.h"
+#include "os/fork.h"
+
+/* Rights of the mapping where they are not the same everywhere: run i goes from run i-1's end to its own. */
+typedef struct pshm_run {
+    uint64_t end; /* bytes from the mapping's start, a multiple of the page */
+    uint32_t rights;
+} pshm_run;
+
+/* A mapping that a resize left behind for the users that were inside. */
+typedef struct pshm_retired {
+    struct pshm_retired *next;
+    void *map;
+    uint64_t map_size;
+    pshm_os_watch *watch;
+} pshm_retired;
+
+typedef struct pshm_body {
+    pshm_segment head;
+    unsigned char *map; /* the pages; head.base is `delta` bytes behind */
+    uint64_t map_size;
+    uint64_t delta;
+    uint64_t offset; /* of the window in the object */
+    uint64_t page;   /* bytes: the unit of the mapping, larger for huge pages */
+    uint64_t users;  /* CLOSED, and two counts of users: RAW_USER and CHECKED_USER each */
+    uint32_t references;
+    uint32_t descriptor_rights; /* PSHM_READ | PSHM_WRITE */
+    bool serial;
+    bool exec;
+    bool shared;
+    bool attached; /* shmat made it, shmdt ends it */
+    bool reserve;
+    bool dontfork;
+    pshm_run *runs; /* NULL: head.map_rights holds everywhere */
+    uint32_t run_count;
+    pshm_retired *retired;
+    pshm_os_watch *watch;
+    pshm_os_fork_hook fork_hook;
+    bool hooked;
+    char text[];            /* the address */
+} pshm_body;
+
+#define PSHM_BODY_CLOSED (UINT64_C(1) << 63)
+#define PSHM_BODY_CHECKED (UINT64_C(1) << 32)
+#define PSHM_BODY_RAW UINT64_C(1)
+#define PSHM_BODY_RAW_MASK (PSHM_BODY_CHECKED - 1)
+
+/* The largest size and offset that are taken: what x86-64 and arm64 can map. */
+#define PSHM_SIZE_LIMIT (UINT64_C(1) << 47)
+
+static inline pshm_body *pshm_body_of(const pshm_segment *segment)
+{
+    return (pshm_body *)(uintptr_t)segment;
+}
+
+static inline uint64_t pshm_round_up(uint64_t value, uint64_t page)
+{
+    return (value + page - 1) & ~(page - 1);
+}
+
+/* pshm_segment_enter and _leave for raw users, for where nanoseconds count: a counter behind the caller's own lock. */
+static inline int pshm_body_enter(pshm_body *body)
+{
+    if (PSHM_UNLIKELY(!body->serial))
+        return pshm_segment_enter(&body->head, PSHM_USE_RAW);
+    if (PSHM_UNLIKELY(body->users & PSHM_BODY_CLOSED))
+        return PSHM_ECLOSED;
+    body->users += PSHM_BODY_RAW;
+    return 0;
+}
+
+static inline void pshm_body_leave(pshm_body *body)
+{
+    if (PSHM_LIKELY(body->serial && !(body->users & PSHM_BODY_CLOSED)))
+        body->users -= PSHM_BODY_RAW;
+    else
+        pshm_segment_leave(&body->head, PSHM_USE_RAW);
+}
+
+/* Sets rights of the handle and the mapping from the runs, or from `rights` where there are none. */
+void pshm_body_set_rights(pshm_body *body, uint32_t rights);
+
+/* Is anybody inside with a bare pointer? */
+bool pshm_body_has_raw(const pshm_body *body);
+
+/* The same path that pshm_segment_open takes for posix: and file:; -ENAMETOOLONG. `path` has PATH_MAX bytes. */
+int pshm_address_path(const pshm_address *address, char *path);
+
+/* The System V key behind an address by key or by ftok. */
+int pshm_address_key(const pshm_address *address, int32_t *key);
+
+/* A reservation beyond what there is would end in the OOM killer: -ENOMEM before a page is taken. Small ones pass
+ * unasked, since asking costs more than they do. */
+int pshm_memory_allows(uint64_t size);
+
+#endif

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The one table of polyshm's own codes: name, number, class, text. Exceptions, Lua codes and docs/errors.rst follow
+ * from it. Numbers are never reused.
+ */
+#ifndef POLYSHM_ERROR_H
+#define POLYSHM_ERROR_H
+
+#include <polyshm/polyshm.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* What kind of fault a code is; the bindings choose the exception by it. */
+typedef enum pshm_class {
+    PSHM_CLASS_OS,      /* the system refused: OSError; nil, message, name */
+    PSHM_CLASS_VALUE,   /* the caller's fault: ValueError; error() */
+    PSHM_CLASS_TYPE,    /* the caller's fault: TypeError; error() */
+    PSHM_CLASS_INDEX,   /* the caller's fault: IndexError; error() */
+    PSHM_CLASS_BUFFER,  /* memory is lent out: BufferError; error() */
+    PSHM_CLASS_RUNTIME, /* not the owner, or the owner again: RuntimeError; error() */
+    PSHM_CLASS_LOST,    /* memory that is gone: polyshm.Lost; error object with a code */
+    PSHM_CLASS_DELETED, /* removed, or made anew: polyshm.Deleted; error object with a code */
+} pshm_class;
+
+#define PSHM_ERROR_MAP(X)                                                                                              \
+    X(ECLOSED, -1000, VALUE, "the segment is closed")                                                                  \
+    X(EBOUNDS, -1001, VALUE, "outside the segment")                                                                    \
+    X(EINDEX, -1002, INDEX, "index out of range")                                                                      \
+    X(EREADONLY, -1003, TYPE, "the memory is read-only")                                                               \
+    X(ENOACCESS, -1004, VALUE, "the memory may not be accessed (access \"none\")")                                     \
+    X(ELOST, -1005, LOST, "memory under the mapping is gone: the file was cut short, or no room was left for it")      \
+    X(ENUL, -1009, VALUE, "a name must not contain a NUL byte")                                                        \
+    X(EADDRESS, -1010, VALUE,                                                                                          \
+      "not an address: use posix:/name, sysv:0x1234, sysv:path#A, sysv:private, sysv:id=42, file:path, anon:, "        \
+      "zero:, memfd:name or fd:7")                                                                                     \
+    X(ENAME, -1011, VALUE,                                                                                             \
+      "not a name: a POSIX name is one slash and 1 to 255 bytes without a slash or NUL, and not /. or /..")            \
+    X(EPROJECT, -1012, VALUE, "not a ftok project: one character, or #0x01 to #0xff, after the last #")                \
+    X(ENOSIZE, -1013, VALUE, "size is needed to create")                                                               \
+    X(EZEROSIZE, -1014, VALUE, "size must be at least 1 byte, and there must be something to map")                     \
+    X(ETOOBIG, -1015, VALUE, "size or offset is larger than a mapping can be")                                         \
+    X(EWINDOW, -1016, VALUE, "offset and size do not fit into what exists")                                            \
+    X(EOFFSET, -1017, VALUE, "this kind has no offset when it is created")                                             \
+    X(EOPTION, -1018, VALUE, "option not valid here")                                                                  \
+    X(EACCESSNAME, -1019, VALUE, "access must be \"rw\", \"r\", \"copy\" or \"none\"")                                 \
+    X(EMODE, -1020, VALUE, "mode must be permissions alone, 0 to 0777")                                                \
+    X(ESIZE, -1021, VALUE, "not a size: bytes, or a number with K, M or G")                                            \
+    X(EADVICE, -1022, VALUE, "unknown advice")                                                                         \
+    X(EALIGN, -1023, VALUE, "offset is not aligned")                                                                   \
+    X(ETYPE, -1024, VALUE, "unknown element type")                                                                     \
+    X(ERANGE, -1025, VALUE, "value does not fit the element type")                                                     \
+    X(EBUFFERS, -1026, BUFFER, "views are exported, locks held or calls under way: release them first")                \
+    X(EDONTFORK, -1027, BUFFER, "no buffer of memory that is advised \"dontfork\"")                                    \
+    X(ENOTMUTEX, -1030, VALUE, "no robust process-shared mutex at this offset")                                        \
+    X(ERECURSIVE, -1031, VALUE, "the mutex exists and its recursive setting is another")                               \
+    X(ENOTOWNER, -1032, RUNTIME, "not held by this thread")                                                            \
+    X(ERELOCK, -1033, RUNTIME, "already held by this thread, and not recursive")                                       \
+    X(EHELD, -1034, RUNTIME, "already held by this lock object")                                                       \
+    X(EREMADE, -1040, DELETED, "was removed, or removed and made anew")
+
+/* The codes: PSHM_ECLOSED and so on. */
+enum {
+#define X(name, number, class_, text) PSHM_##name = (number),
+    PSHM_ERROR_MAP(X)
+#undef X
+};
+
+/* The symbolic name of a code: "ECLOSED", or errno's own, "ENOENT". "UNKNOWN" for what is neither.
+ * Owns: a static string.  Safe: anywhere, signal handlers too. */
+PSHM_API const char *pshm_error_name(int code);
+
+/* What a code means, in English. For an errno it is strerror's text.
+ * Owns: a static string.  Safe: threads. */
+PSHM_API const char *pshm_error_text(int code);
+
+/* The class of a code; every errno is PSHM_CLASS_OS.
+ * Safe: anywhere, signal handlers too. */
+PSHM_API pshm_class pshm_error_class(int code);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The mutex on raw memory. What survives a death at any instruction, and why:
+ *
+ *   The pthread mutex is glibc's and robust: whoever locks next is told EOWNERDEAD, however often that is interrupted
+ *   by another death. The mark is written with single stores, only by the owner:
+ *     after locking     owner = pid
+ *     on EOWNERDEAD     died = DIED | owner, *then* pthread_mutex_consistent: a death in between is told again
+ *     consistent        died = 0
+ *     before unlocking  owner = 0
+ *   So a pid in the mark is that of the one who held the lock, or none is known, and a mark is never lost.
+ */
+#include <polyshm/mutex.h>
+
+#include <errno.h>
+#include <time.h>
+
+#include "core/segment.h"
+#include "os/clock.h"
+#include "os/process.h"
+
+_Static_assert(sizeof(pthread_mutex_t) % 8 == 0, "the mark is aligned behind it");
+_Static_assert(_Alignof(pshm_mutex_bytes) <= PSHM_MUTEX_ALIGN, "PSHM_MUTEX_ALIGN is enough");
+
+/* Bits of glibc's __kind (nptl/pthreadP.h); part of its ABI, since static initialisers hold them. */
+#define KIND_TYPE 3
+#define KIND_ROBUST 16
+#define KIND_SHARED 128
+#define KIND_RECURSIVE 1
+
+/* Of the futex word: futex(2), "Robust futexes". */
+#define WORD_TID 0x3fffffffu
+#define WORD_DIED 0x40000000u
+
+/* How often a waiter lets others run before it sleeps: a wake costs far more than these. */
+#define YIELDS 64
+
+static pshm_mutex_bytes *bytes_of(const pshm_segment_mutex *mutex)
+{
+    return (pshm_mutex_bytes *)(void *)(mutex->segment->base + mutex->offset);
+}
+
+static uint32_t word_of(const pshm_mutex_bytes *bytes)
+{
+    return __atomic_load_n((const uint32_t *)(const void *)&bytes->mutex.__data.__lock, __ATOMIC_ACQUIRE);
+}
+
+static int kind_of(const pshm_mutex_bytes *bytes)
+{
+    return __atomic_load_n(&bytes->mutex.__data.__kind, __ATOMIC_RELAXED);
+}
+
+static bool is_mutex(int kind)
+{
+    return (kind & ~KIND_TYPE) == (KIND_ROBUST | KIND_SHARED) && (kind & KIND_TYPE) != KIND_TYPE;
+}
+
+/* May the handle use the mutex now? Checked at each use: the bytes are anybody's to overwrite. */
+static int usable(const pshm_segment_mutex *mutex)
+{
+    uint64_t size = mutex->marked ? PSHM_MUTEX_SIZE : sizeof(pthread_mutex_t);
+    int rc = pshm_segment_check(mutex->segment, mutex->offset, size, PSHM_READ | PSHM_WRITE);
+    if (rc)
+        return rc;
+    bool valid = is_mutex(kind_of(bytes_of(mutex)));
+    rc = pshm_segment_verify(mutex->segment);
+    return rc ? rc : valid ? 0 : PSHM_ENOTMUTEX;
+}
+
+static int initialise(pshm_mutex_bytes *bytes, bool recursive)
+{
+    pthread_mutexattr_t attributes;
+    if (is_mutex(kind_of(bytes)) && (word_of(bytes) & WORD_TID) == pshm_os_tid())
+        return PSHM_EHELD; /* this thread's list of held locks goes through these bytes */
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    pthread_mutexattr_settype(&attributes, recursive ? PTHREAD_MUTEX_RECURSIVE : PTHREAD_MUTEX_ERRORCHECK);
+    __atomic_store_n(&bytes->mark.magic, 0, __ATOMIC_RELEASE);
+    int rc = -pthread_mutex_init(&bytes->mutex, &attributes);
+    pthread_mutexattr_destroy(&attributes);
+    bytes->mark.died = 0;
+    bytes->mark.owner = 0;
+    bytes->mark.zero = 0;
+    __atomic_store_n(&bytes->mark.magic, PSHM_MUTEX_MAGIC, __ATOMIC_RELEASE);
+    return rc;
+}
+
+int pshm_segment_mutex_init(pshm_segment_mutex *mutex, pshm_segment *segment, uint64_t offset, bool create,
+                            pshm_recursive recursive)
+{
+    *mutex = (pshm_segment_mutex){.segment = segment, .offset = offset, .marked = create};
+    int rc = pshm_segment_check(segment, offset, create ? PSHM_MUTEX_SIZE : sizeof(pthread_mutex_t),
+                                PSHM_READ | PSHM_WRITE);
+    if (!rc && ((uintptr_t)segment->base + offset) % PSHM_MUTEX_ALIGN)
+        rc = PSHM_EALIGN;
+    if (!rc && create)
+        rc = initialise(bytes_of(mutex), recursive == PSHM_RECURSIVE_YES);
+    if (!rc)
+        rc = usable(mutex);
+    if (rc)
+        return rc;
+    const pshm_mutex_bytes *bytes = bytes_of(mutex);
+    mutex->recursive = (kind_of(bytes) & KIND_TYPE) == KIND_RECURSIVE;
+    if (recursive != PSHM_RECURSIVE_ANY && mutex->recursive != (recursive == PSHM_RECURSIVE_YES))
+        return PSHM_ERECURSIVE;
+    mutex->marked = pshm_segment_check(segment, offset, PSHM_MUTEX_SIZE, PSHM_READ | PSHM_WRITE) == 0 &&
+                    bytes->mark.magic == PSHM_MUTEX_MAGIC;
+    pshm_segment_retain(segment);
+    return 0;
+}
+
+void pshm_segment_mutex_fini(pshm_segment_mutex *mutex)
+{
+    if (mutex->segment)
+        pshm_segment_release(mutex->segment);
+    mutex->segment = NULL;
+}
+
+/* The lock is ours, once more: `holds` counts how often, so that each release leaves the segment once. A count that is
+ * there already at the first time is a dead thread's of this process, or from before a fork. */
+static void count_hold(pshm_segment_mutex *mutex, const pshm_mutex_bytes *bytes)
+{
+    if (mutex->recursive && bytes->mutex.__data.__count > 1) {
+        mutex->holds++;
+        return;
+    }
+    for (; PSHM_UNLIKELY(mutex->holds); mutex->holds--)
+        pshm_body_leave(pshm_body_of(mutex->segment));
+    mutex->holds = 1;
+}
+
+/* What is still to do after pthread gave the lock (0 or EOWNERDEAD): looks for a death, and either keeps the lock or
+ * gives it back. */
+static int settle(pshm_segment_mutex *mutex, pshm_mutex_bytes *bytes, int got, bool recover, pshm_death *death)
+{
+    pshm_mutex_mark *mark = &bytes->mark;
+    *death = (pshm_death){false, 0};
+    if (PSHM_UNLIKELY(mutex->segment->lost))
+        return PSHM_ELOST; /* and never leave: the thread's list of held locks may go through the page of zeros */
+    if (PSHM_UNLIKELY(got == EOWNERDEAD)) {
+        death->died = true;
+        if (mutex->marked && !mark->died)
+            __atomic_store_n(&mark->died, PSHM_MUTEX_DIED | mark->owner, __ATOMIC_RELEASE);
+        pthread_mutex_consistent(&bytes->mutex);
+    }
+    if (mutex->marked) {
+        uint64_t died = __atomic_load_n(&mark->died, __ATOMIC_RELAXED);
+        if (PSHM_UNLIKELY(died)) {
+            death->died = true;
+            death->pid = (uint32_t)died;
+        }
+    }
+    if (PSHM_UNLIKELY(death->died) && !recover && bytes->mutex.__data.__count <= 1) {
+        if (mutex->marked)
+            __atomic_store_n(&mark->owner, 0, __ATOMIC_RELEASE);
+        pthread_mutex_unlock(&bytes->mutex);
+        pshm_body_leave(pshm_body_of(mutex->segment));
+        return -EOWNERDEAD;
+    }
+    if (mutex->marked)
+        __atomic_store_n(&mark->owner, pshm_os_pid(), __ATOMIC_RELEASE);
+    count_hold(mutex, bytes);
+    return 0;
+}
+
+/* One try. Enters, and stays inside if it got the lock. */
+static int try_once(pshm_segment_mutex *mutex, bool recover, pshm_death *death)
+{
+    int rc = usable(mutex);
+    if (!rc)
+        rc = pshm_body_enter(pshm_body_of(mutex->segment));
+    if (rc)
+        return rc;
+    pshm_mutex_bytes *bytes = bytes_of(mutex);
+    int got = pthread_mutex_trylock(&bytes->mutex);
+    if (PSHM_LIKELY(got == 0 || got == EOWNERDEAD))
+        return settle(mutex, bytes, got, recover, death);
+    bool mine = got == EBUSY && (word_of(bytes) & WORD_TID) == pshm_os_tid();
+    pshm_body_leave(pshm_body_of(mutex->segment));
+    return mine ? PSHM_ERELOCK : -got;
+}
+
+static int acquire(pshm_segment_mutex *mutex, int64_t deadline, bool recover, pshm_death *death)
+{
+    int rc = try_once(mutex, recover, death);
+    if (rc != -EBUSY || deadline <= pshm_os_now())
+        return rc == -EBUSY ? -ETIMEDOUT : rc;
+    for (int i = 0; i < YIELDS; i++) {
+        pshm_os_yield();
+        rc = try_once(mutex, recover, death);
+        if (rc != -EBUSY)
+            return rc;
+    }
+    rc = pshm_body_enter(pshm_body_of(mutex->segment));
+    if (rc)
+        return rc;
+    int64_t slice = pshm_os_now() + PSHM_SLICE_NS, until = deadline < slice ? deadline : slice;
+    struct timespec when = {.tv_sec = until / INT64_C(1000000000), .tv_nsec = until % INT64_C(1000000000)};
+    pshm_mutex_bytes *bytes = bytes_of(mutex);
+    int got = pthread_mutex_clocklock(&bytes->mutex, CLOCK_MONOTONIC, &when);
+    if (got == 0 || got == EOWNERDEAD)
+        return settle(mutex, bytes, got, recover, death);
+    rc = pshm_segment_verify(mutex->segment);
+    pshm_body_leave(pshm_body_of(mutex->segment));
+    if (rc)
+        return rc;
+    return got == ETIMEDOUT && until < deadline ? -EINTR : -got;
+}
+
+int pshm_segment_mutex_try(pshm_segment_mutex *mutex, pshm_death *death)
+{
+    return try_once(mutex, false, death);
+}
+
+int pshm_segment_mutex_acquire(pshm_segment_mutex *mutex, int64_t deadline, pshm_death *death)
+{
+    return acquire(mutex, deadline, false, death);
+}
+
+int pshm_segment_mutex_recover(pshm_segment_mutex *mutex, int64_t deadline, pshm_death *death)
+{
+    return acquire(mutex, deadline, true, death);
+}
+
+/* Is it held by this thread, through this handle? Works on a closed segment: who holds is inside. */
+static int owned(const pshm_segment_mutex *mutex, pshm_mutex_bytes **bytes)
+{
+    const pshm_segment *segment = mutex->segment;
+    if (!mutex->holds || !segment->base || segment->map_rights != (PSHM_READ | PSHM_WRITE))
+        return PSHM_ENOTOWNER;
+    *bytes = bytes_of(mutex);
+    bool mine = (word_of(*bytes) & WORD_TID) == pshm_os_tid();
+    int rc = pshm_segment_verify(segment);
+    return mine ? 0 : rc ? rc : PSHM_ENOTOWNER;
+}
+
+int pshm_segment_mutex_consistent(pshm_segment_mutex *mutex)
+{
+    pshm_mutex_bytes *bytes = NULL;
+    int rc = owned(mutex, &bytes);
+    if (!rc && mutex->marked)
+        __atomic_store_n(&bytes->mark.died, 0, __ATOMIC_RELEASE);
+    return rc;
+}
+
+int pshm_segment_mutex_release(pshm_segment_mutex *mutex)
+{
+    pshm_mutex_bytes *bytes = NULL;
+    int rc = owned(mutex, &bytes);
+    if (rc)
+        return rc;
+    if (mutex->marked && !(mutex->recursive && bytes->mutex.__data.__count > 1))
+        __atomic_store_n(&bytes->mark.owner, 0, __ATOMIC_RELEASE);
+    mutex->holds--;
+    rc = -pthread_mutex_unlock(&bytes->mutex);
+    if (PSHM_UNLIKELY(mutex->segment->lost))
+        return PSHM_ELOST; /* as in settle: stay inside */
+    pshm_body_leave(pshm_body_of(mutex->segment));
+    return rc;
+}
+
+int pshm_segment_mutex_locked(pshm_segment_mutex *mutex)
+{
+    int rc = usable(mutex);
+    if (rc)
+        return rc;
+    uint32_t word = word_of(bytes_of(mutex));
+    return (word & WORD_TID) && !(word & WORD_DIED);
+}
+
+int pshm_segment_mutex_owner(pshm_segment_mutex *mutex, uint32_t *pid)
+{
+    int rc = pshm_segment_mutex_locked(mutex);
+    if (rc < 0)
+        return rc;
+    *pid = rc && mutex->marked ? __atomic_load_n(&bytes_of(mutex)->mark.owner, __ATOMIC_RELAXED) : 0;
+    return 0;
+}
