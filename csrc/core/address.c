@@ -145,10 +145,7 @@ int pshm_size_parse(const char *text, size_t length, uint64_t *out)
     uint64_t value;
     if (length) {
         char unit = text[length - 1];
-        shift = unit == 'K' || unit == 'k'   ? 10
-                : unit == 'M' || unit == 'm' ? 20
-                : unit == 'G' || unit == 'g' ? 30
-                                             : 0;
+        shift = unit == 'K' || unit == 'k' ? 10 : unit == 'M' || unit == 'm' ? 20 : unit == 'G' || unit == 'g' ? 30 : 0;
         length -= shift != 0;
     }
     if (!length || length > 20 || !read_number(text, length, 10, UINT64_MAX, &value))

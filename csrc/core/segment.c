@@ -19,9 +19,38 @@ static uint64_t unit_of(pshm_use use)
     return use == PSHM_USE_RAW ? PSHM_BODY_RAW : PSHM_BODY_CHECKED;
 }
 
+static bool has_holds(const pshm_body *body)
+{
+    for (const pshm_hold *hold = body->holds; hold; hold = hold->next)
+        if (__atomic_load_n(&hold->count, __ATOMIC_RELAXED))
+            return true;
+    return false;
+}
+
 bool pshm_body_has_raw(const pshm_body *body)
 {
-    return (__atomic_load_n(&body->users, __ATOMIC_ACQUIRE) & PSHM_BODY_RAW_MASK) != 0;
+    return (__atomic_load_n(&body->users, __ATOMIC_ACQUIRE) & PSHM_BODY_RAW_MASK) != 0 || has_holds(body);
+}
+
+void pshm_body_add_hold(pshm_body *body, pshm_hold *hold)
+{
+    hold->previous = NULL;
+    hold->next = body->holds;
+    if (hold->next)
+        hold->next->previous = hold;
+    body->holds = hold;
+}
+
+void pshm_body_remove_hold(pshm_body *body, pshm_hold *hold)
+{
+    if (hold->previous)
+        hold->previous->next = hold->next;
+    else
+        body->holds = hold->next;
+    if (hold->next)
+        hold->next->previous = hold->previous;
+    if (hold->count)
+        body->users += PSHM_BODY_RAW;
 }
 
 static void drop_mapping(pshm_body *body, void *map, uint64_t map_size, pshm_os_watch *watch)
@@ -33,9 +62,14 @@ static void drop_mapping(pshm_body *body, void *map, uint64_t map_size, pshm_os_
         pshm_os_unmap(map, map_size);
 }
 
-/* Runs once, after the handle is closed and the last user has left. */
+static uint32_t drop_reference(pshm_body *body);
+
+/* The handle is closed and nobody is inside: ends the mapping, unless a lock in it is held. Then whoever releases that
+ * one comes here again. */
 static void end_mapping(pshm_body *body)
 {
+    if (has_holds(body))
+        return;
     if (body->hooked)
         pshm_os_fork_hook_remove(&body->fork_hook);
     drop_mapping(body, body->map, body->map_size, body->watch);
@@ -53,6 +87,7 @@ static void end_mapping(pshm_body *body)
     body->head.base = NULL;
     body->head.map_rights = 0;
     body->head.epoch++;
+    drop_reference(body);
 }
 
 /* Returns how many are left. */
@@ -104,10 +139,8 @@ void pshm_segment_leave(pshm_segment *segment, pshm_use use)
     else
         left = __atomic_sub_fetch(&body->users, unit_of(use), __ATOMIC_ACQ_REL);
     /* Nobody enters a closed handle, so one leave alone can meet this. */
-    if (PSHM_UNLIKELY(left == PSHM_BODY_CLOSED)) {
+    if (PSHM_UNLIKELY(left == PSHM_BODY_CLOSED))
         end_mapping(body);
-        drop_reference(body);
-    }
 }
 
 void pshm_segment_close(pshm_segment *segment)
@@ -125,10 +158,8 @@ void pshm_segment_close(pshm_segment *segment)
     segment->closed = true;
     segment->rights = 0;
     segment->epoch++;
-    if (!before) {
+    if (!before)
         end_mapping(body);
-        drop_reference(body);
-    }
 }
 
 void pshm_segment_retain(pshm_segment *segment)

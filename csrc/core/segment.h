@@ -43,10 +43,11 @@ typedef struct pshm_body {
     pshm_run *runs; /* NULL: head.map_rights holds everywhere */
     uint32_t run_count;
     pshm_retired *retired;
+    pshm_hold *holds;
     pshm_os_watch *watch;
     pshm_os_fork_hook fork_hook;
     bool hooked;
-    char text[];            /* the address */
+    char text[]; /* the address */
 } pshm_body;
 
 #define PSHM_BODY_CLOSED (UINT64_C(1) << 63)
@@ -67,29 +68,17 @@ static inline uint64_t pshm_round_up(uint64_t value, uint64_t page)
     return (value + page - 1) & ~(page - 1);
 }
 
-/* pshm_segment_enter and _leave for raw users, for where nanoseconds count: a counter behind the caller's own lock. */
-static inline int pshm_body_enter(pshm_body *body)
-{
-    if (PSHM_UNLIKELY(!body->serial))
-        return pshm_segment_enter(&body->head, PSHM_USE_RAW);
-    if (PSHM_UNLIKELY(body->users & PSHM_BODY_CLOSED))
-        return PSHM_ECLOSED;
-    body->users += PSHM_BODY_RAW;
-    return 0;
-}
+/* Makes a hold known to the segment of a `serial` handle, which then counts it whenever it must know who is inside.
+ * Others count each hold with pshm_segment_enter and _leave. */
+void pshm_body_add_hold(pshm_body *body, pshm_hold *hold);
 
-static inline void pshm_body_leave(pshm_body *body)
-{
-    if (PSHM_LIKELY(body->serial && !(body->users & PSHM_BODY_CLOSED)))
-        body->users -= PSHM_BODY_RAW;
-    else
-        pshm_segment_leave(&body->head, PSHM_USE_RAW);
-}
+/* Ends it; what is still held stays counted for ever. */
+void pshm_body_remove_hold(pshm_body *body, pshm_hold *hold);
 
 /* Sets rights of the handle and the mapping from the runs, or from `rights` where there are none. */
 void pshm_body_set_rights(pshm_body *body, uint32_t rights);
 
-/* Is anybody inside with a bare pointer? */
+/* Is anybody inside with a bare pointer, or holding a lock? */
 bool pshm_body_has_raw(const pshm_body *body);
 
 /* The same path that pshm_segment_open takes for posix: and file:; -ENAMETOOLONG. `path` has PATH_MAX bytes. */

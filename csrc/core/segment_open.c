@@ -1,57 +1,17 @@
 /* SPDX-License-Identifier: MIT
  *
- * Opening and creating segments of every kind, and mapping them.
+ * Opening a segment: checks the options, reaches the object, maps the window.
  */
 #include <errno.h>
-#include <limits.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/opening.h"
 #include "core/segment.h"
 #include "os/file.h"
 #include "os/mapping.h"
 #include "os/memory.h"
 #include "os/sysv.h"
-
-/* Below this a reservation passes without asking how much memory there is. */
-#define ASK_ABOVE (UINT64_C(16) << 20)
-
-/* How often a lost race (it was there, it is gone, it is there again) is run again. */
-#define RACES 100
-
-/* What is being opened, until it is a body. */
-typedef struct opening {
-    pshm_address address;
-    pshm_options options;
-    int fd;
-    int32_t id;
-    bool created;
-    uint64_t object_size; /* PSHM_UNSET: without an end */
-    uint64_t hugepage;
-    uint32_t rights; /* PSHM_OS_... of the mapping */
-    uint32_t descriptor_rights;
-} opening;
-
-int pshm_memory_allows(uint64_t size)
-{
-    return size >= ASK_ABOVE && size > pshm_os_memory_available() ? -ENOMEM : 0;
-}
-
-int pshm_address_path(const pshm_address *address, char *path)
-{
-    int length = snprintf(path, PATH_MAX, "%s%s", address->kind == PSHM_SEGMENT_POSIX ? PSHM_OS_POSIX_DIR : "",
-                          address->name);
-    return length < 0 || length >= PATH_MAX ? -ENAMETOOLONG : 0;
-}
-
-int pshm_address_key(const pshm_address *address, int32_t *key)
-{
-    if (address->by == PSHM_SYSV_FTOK)
-        return pshm_os_sysv_ftok(address->name, address->number, key);
-    *key = address->number;
-    return 0;
-}
 
 static bool has_descriptor(pshm_segment_kind kind)
 {
@@ -66,7 +26,7 @@ static bool always_creates(const pshm_address *address)
            (address->kind == PSHM_SEGMENT_SYSV && address->by == PSHM_SYSV_PRIVATE);
 }
 
-static int check_options(opening *o)
+static int check_options(pshm_opening *o)
 {
     const pshm_options *options = &o->options;
     pshm_segment_kind kind = o->address.kind;
@@ -97,237 +57,8 @@ static int check_options(opening *o)
     return 0;
 }
 
-/* The size that creation gives the object: the window is its end. */
-static int creation_size(const opening *o, uint64_t *size)
-{
-    if (o->options.size == PSHM_UNSET)
-        return PSHM_ENOSIZE;
-    *size = o->options.offset + o->options.size;
-    if (o->hugepage)
-        *size = pshm_round_up(*size, o->hugepage);
-    return 0;
-}
-
-static uint32_t creation_mode(const opening *o)
-{
-    return o->options.mode == PSHM_MODE_UNSET ? 0600 : o->options.mode;
-}
-
-/* Gives a new descriptor its size, and takes the memory. */
-static int size_descriptor(const opening *o, int fd, uint64_t size, bool memory)
-{
-    if (!o->options.reserve)
-        return pshm_os_truncate(fd, size);
-    int rc = memory ? pshm_memory_allows(size) : 0;
-    return rc ? rc : pshm_os_reserve(fd, 0, size);
-}
-
-static int create_file(opening *o, const char *path)
-{
-    pshm_os_draft draft;
-    uint64_t size;
-    int rc = creation_size(o, &size);
-    if (rc)
-        return rc;
-    rc = pshm_os_draft_begin(path, creation_mode(o), o->options.inherit, &draft);
-    if (rc)
-        return rc;
-    rc = size_descriptor(o, draft.fd, size,
-                         o->address.kind == PSHM_SEGMENT_POSIX || pshm_os_file_is_memory(draft.fd));
-    if (!rc)
-        rc = pshm_os_draft_publish(&draft, path);
-    if (rc) {
-        pshm_os_draft_drop(&draft);
-        return rc;
-    }
-    o->fd = draft.fd;
-    o->descriptor_rights = PSHM_READ | PSHM_WRITE;
-    o->object_size = size;
-    o->created = true;
-    return 0;
-}
-
-static int open_file(opening *o, const char *path)
-{
-    const pshm_options *options = &o->options;
-    bool write = options->access == PSHM_ACCESS_RW || options->access == PSHM_ACCESS_NONE;
-    bool nofollow = o->address.kind == PSHM_SEGMENT_POSIX;
-    int fd = pshm_os_file_open(path, write, nofollow, options->inherit);
-    if (fd == -EACCES && options->access == PSHM_ACCESS_NONE) { /* protect may give reading later */
-        write = false;
-        fd = pshm_os_file_open(path, false, nofollow, options->inherit);
-    }
-    if (fd < 0)
-        return fd;
-    o->descriptor_rights = PSHM_READ | (write ? (uint32_t)PSHM_WRITE : 0);
-    int rc = pshm_os_file_size(fd, &o->object_size);
-    if (rc)
-        pshm_os_close(fd);
-    else
-        o->fd = fd;
-    return rc;
-}
-
-static int reach_file(opening *o)
-{
-    char path[PATH_MAX];
-    int rc = pshm_address_path(&o->address, path);
-    for (int race = 0; !rc && race < RACES; race++) {
-        if (!o->options.exclusive) {
-            int opened = open_file(o, path);
-            if (opened != -ENOENT || !o->options.create)
-                return opened;
-        }
-        int made = create_file(o, path);
-        if (made != -EEXIST || o->options.exclusive)
-            return made;
-    }
-    return rc ? rc : -EAGAIN;
-}
-
-static int create_sysv(opening *o, int32_t key)
-{
-    uint64_t size;
-    int rc = creation_size(o, &size);
-    if (!rc && o->options.reserve)
-        rc = pshm_memory_allows(size);
-    if (rc)
-        return rc;
-    int id = pshm_os_sysv_create(key, size, creation_mode(o), !o->options.reserve, o->hugepage);
-    if (id < 0)
-        return id;
-    o->id = id;
-    o->object_size = size;
-    o->created = true;
-    return 0;
-}
-
-static int open_sysv(opening *o, int32_t id)
-{
-    pshm_stat stat;
-    int rc = pshm_os_sysv_stat(id, &stat);
-    if (rc)
-        return rc == -EINVAL ? -ENOENT : rc;
-    o->id = id;
-    o->object_size = (uint64_t)stat.size;
-    return 0;
-}
-
-static int reach_sysv(opening *o)
-{
-    int32_t key;
-    if (o->address.by == PSHM_SYSV_PRIVATE)
-        return create_sysv(o, PSHM_OS_SYSV_PRIVATE);
-    if (o->address.by == PSHM_SYSV_ID)
-        return open_sysv(o, o->address.number);
-    int rc = pshm_address_key(&o->address, &key);
-    for (int race = 0; !rc && race < RACES; race++) {
-        if (!o->options.exclusive) {
-            int id = pshm_os_sysv_find(key);
-            int opened = id < 0 ? id : open_sysv(o, id);
-            if (opened != -ENOENT && !(opened == -EIDRM && o->options.create))
-                return opened;
-            if (!o->options.create)
-                return opened;
-        }
-        int made = create_sysv(o, key);
-        if (made != -EEXIST || o->options.exclusive)
-            return made;
-    }
-    return rc ? rc : -EAGAIN;
-}
-
-static int reach_memfd(opening *o)
-{
-    uint64_t size;
-    int rc = creation_size(o, &size);
-    if (rc)
-        return rc;
-    int fd = pshm_os_memfd(o->address.name, o->options.inherit, o->options.exec, o->hugepage);
-    if (fd < 0)
-        return fd;
-    rc = size_descriptor(o, fd, size, true);
-    if (!rc && o->options.mode != PSHM_MODE_UNSET)
-        rc = pshm_os_file_set(fd, -1, -1, o->options.mode);
-    if (!rc)
-        rc = pshm_os_seal_shrink(fd);
-    if (rc) {
-        pshm_os_close(fd);
-        return rc;
-    }
-    o->fd = fd;
-    o->descriptor_rights = PSHM_READ | PSHM_WRITE;
-    o->object_size = size;
-    o->created = true;
-    return 0;
-}
-
-static int reach_fd(opening *o)
-{
-    int fd = pshm_os_duplicate(o->address.number, o->options.inherit);
-    if (fd < 0)
-        return fd;
-    int rc = pshm_os_file_size(fd, &o->object_size);
-    if (!rc)
-        rc = pshm_os_file_rights(fd, &o->descriptor_rights);
-    if (rc)
-        pshm_os_close(fd);
-    else
-        o->fd = fd;
-    return rc;
-}
-
-static int reach_nameless(opening *o)
-{
-    uint64_t size;
-    int rc = creation_size(o, &size);
-    if (!rc && o->options.reserve)
-        rc = pshm_memory_allows(size);
-    if (rc)
-        return rc;
-    if (o->address.kind == PSHM_SEGMENT_ZERO && !o->hugepage) {
-        int fd = pshm_os_file_open("/dev/zero", true, false, false);
-        if (fd < 0)
-            return fd;
-        o->fd = fd;
-    }
-    o->object_size = size;
-    o->created = true;
-    return 0;
-}
-
-static int reach(opening *o)
-{
-    switch (o->address.kind) {
-    case PSHM_SEGMENT_POSIX:
-    case PSHM_SEGMENT_FILE:
-        return reach_file(o);
-    case PSHM_SEGMENT_SYSV:
-        return reach_sysv(o);
-    case PSHM_SEGMENT_MEMFD:
-        return reach_memfd(o);
-    case PSHM_SEGMENT_FD:
-        return reach_fd(o);
-    default:
-        return reach_nameless(o);
-    }
-}
-
-/* Undoes what `reach` made, unless somebody else made it. */
-static void unreach(opening *o)
-{
-    char path[PATH_MAX];
-    if (o->created && o->id >= 0)
-        pshm_os_sysv_remove(o->id);
-    if (o->created && (o->address.kind == PSHM_SEGMENT_POSIX || o->address.kind == PSHM_SEGMENT_FILE) &&
-        pshm_address_path(&o->address, path) == 0)
-        pshm_os_path_unlink(path);
-    if (o->fd >= 0)
-        pshm_os_close(o->fd);
-}
-
 /* The window's size, once the object's is known. */
-static int fit_window(const opening *o, uint64_t *size)
+static int fit_window(const pshm_opening *o, uint64_t *size)
 {
     uint64_t offset = o->options.offset, end = o->object_size;
     if (end == PSHM_UNSET) /* a character device */
@@ -340,7 +71,7 @@ static int fit_window(const opening *o, uint64_t *size)
     return *size ? 0 : PSHM_EZEROSIZE;
 }
 
-static int map_memory(const opening *o, pshm_body *body)
+static int map_memory(const pshm_opening *o, pshm_body *body)
 {
     const pshm_options *options = &o->options;
     pshm_os_map map = {.fd = o->fd,
@@ -358,7 +89,7 @@ static int map_memory(const opening *o, pshm_body *body)
     return rc;
 }
 
-static int attach_sysv(const opening *o, pshm_body *body)
+static int attach_sysv(const pshm_opening *o, pshm_body *body)
 {
     const pshm_options *options = &o->options;
     void *address = NULL;
@@ -377,7 +108,7 @@ static int attach_sysv(const opening *o, pshm_body *body)
     return rc;
 }
 
-static void describe(const opening *o, pshm_body *body, const char *address, size_t length)
+static void describe(const pshm_opening *o, pshm_body *body, const char *address, size_t length)
 {
     pshm_segment *head = &body->head;
     memcpy(body->text, address, length);
@@ -397,7 +128,7 @@ static void describe(const opening *o, pshm_body *body, const char *address, siz
 }
 
 /* Maps the window and makes the body whole; on failure nothing of it is left. */
-static int make_body(opening *o, const char *address, size_t length, pshm_segment **out)
+static int make_body(pshm_opening *o, const char *address, size_t length, pshm_segment **out)
 {
     uint64_t size;
     int rc = fit_window(o, &size);
@@ -447,7 +178,7 @@ int pshm_segment_open(const char *address, size_t length, const pshm_options *op
                                       [PSHM_ACCESS_R] = PSHM_OS_READ,
                                       [PSHM_ACCESS_COPY] = PSHM_OS_READ | PSHM_OS_WRITE,
                                       [PSHM_ACCESS_NONE] = 0};
-    opening o = {.options = PSHM_OPTIONS_INIT, .fd = -1, .id = -1};
+    pshm_opening o = {.options = PSHM_OPTIONS_INIT, .fd = -1, .id = -1};
     int rc = pshm_address_parse(address, length, &o.address);
     if (rc)
         return rc;
@@ -466,11 +197,11 @@ int pshm_segment_open(const char *address, size_t length, const pshm_options *op
         o.rights |= PSHM_OS_EXEC;
     rc = check_options(&o);
     if (!rc)
-        rc = reach(&o);
+        rc = pshm_reach(&o);
     if (rc)
         return rc;
     rc = make_body(&o, address, length, out);
     if (rc)
-        unreach(&o);
+        pshm_unreach(&o);
     return rc;
 }

@@ -282,7 +282,9 @@ int pshm_os_path_unlink(const char *path)
 
 int pshm_os_record_lock(int fd, char type, uint64_t start, uint64_t size)
 {
-    struct flock lock = {.l_type = type == 'r' ? F_RDLCK : type == 'w' ? F_WRLCK : F_UNLCK,
+    struct flock lock = {.l_type = type == 'r'   ? F_RDLCK
+                                   : type == 'w' ? F_WRLCK
+                                                 : F_UNLCK,
                          .l_whence = SEEK_SET,
                          .l_start = (off_t)start,
                          .l_len = (off_t)size};

@@ -14,7 +14,7 @@
 enum { PSHM_OS_READ = 1, PSHM_OS_WRITE = 2, PSHM_OS_EXEC = 4 };
 
 typedef struct pshm_os_map {
-    int fd;            /* -1: anonymous */
+    int fd; /* -1: anonymous */
     uint64_t size;
     uint64_t offset;
     uint64_t at;       /* 0: anywhere; never replaces what is there */

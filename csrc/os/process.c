@@ -6,7 +6,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-uint32_t *pshm_os_fork_page;
+/* Until the page is there, and where there can be none: a word that no cache matches. */
+static const uint32_t no_word;
+const uint32_t *pshm_os_fork_word = &no_word;
 __thread pshm_os_self pshm_os_self_cache;
 
 static uint32_t *make_page(void)
@@ -15,22 +17,20 @@ static uint32_t *make_page(void)
     uint32_t *page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (page == MAP_FAILED)
         return NULL;
-    uint32_t *none = NULL;
-    if (madvise(page, size, MADV_WIPEONFORK) ||
-        !__atomic_compare_exchange_n(&pshm_os_fork_page, &none, page, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE)) {
-        munmap(page, size);
-        return none;
-    }
-    return page;
+    const uint32_t *none = &no_word;
+    if (madvise(page, size, MADV_WIPEONFORK) == 0 &&
+        __atomic_compare_exchange_n(&pshm_os_fork_word, &none, page, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        return page;
+    munmap(page, size);
+    return none == &no_word ? NULL : (uint32_t *)(uintptr_t)none;
 }
 
 void pshm_os_self_refresh(void)
 {
-    uint32_t *page = __atomic_load_n(&pshm_os_fork_page, __ATOMIC_ACQUIRE);
+    const uint32_t *word = __atomic_load_n(&pshm_os_fork_word, __ATOMIC_ACQUIRE);
+    uint32_t *page = word == &no_word ? make_page() : (uint32_t *)(uintptr_t)word;
     pshm_os_self_cache.pid = (uint32_t)getpid();
     pshm_os_self_cache.tid = (uint32_t)syscall(SYS_gettid);
-    if (!page)
-        page = make_page();
     if (page)
-        __atomic_store_n(page, pshm_os_self_cache.pid, __ATOMIC_RELEASE);
+        __atomic_store_n(page, ~pshm_os_self_cache.pid, __ATOMIC_RELEASE);
 }

@@ -5,7 +5,7 @@
 #ifndef PSHM_OS_PROCESS_H
 #define PSHM_OS_PROCESS_H
 
-#include <stddef.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /* What the calling thread knows of itself: 8 bytes of the static TLS that a dlopen'ed module may use, so that reading
@@ -17,19 +17,25 @@ typedef struct pshm_os_self {
 #pragma GCC visibility push(hidden)
 extern __thread pshm_os_self pshm_os_self_cache __attribute__((tls_model("initial-exec")));
 
-/* The kernel clears this page in a forked child (MADV_WIPEONFORK, since 4.14), whoever calls fork or clone and however.
- * What it says is the pid that the caches were filled under; 0 means ask anew. */
-extern uint32_t *pshm_os_fork_page;
+/* A word that the kernel clears in a forked child (MADV_WIPEONFORK, since 4.14), whoever calls fork or clone and
+ * however. It is the complement of the pid that the caches were filled under: neither an empty cache nor a cleared word
+ * ever matches the other. */
+extern const uint32_t *pshm_os_fork_word;
 #pragma GCC visibility pop
 
 /* Asks the kernel. */
 void pshm_os_self_refresh(void);
 
+/* Has this thread asked since the last fork? */
+static inline bool pshm_os_self_is_fresh(void)
+{
+    const uint32_t *word = __atomic_load_n(&pshm_os_fork_word, __ATOMIC_RELAXED);
+    return __builtin_expect(__atomic_load_n(word, __ATOMIC_RELAXED) == ~pshm_os_self_cache.pid, 1);
+}
+
 static inline const pshm_os_self *pshm_os_self_now(void)
 {
-    const uint32_t *page = __atomic_load_n(&pshm_os_fork_page, __ATOMIC_ACQUIRE);
-    uint32_t pid = pshm_os_self_cache.pid;
-    if (__builtin_expect(!page || !pid || __atomic_load_n(page, __ATOMIC_ACQUIRE) != pid, 0))
+    if (!pshm_os_self_is_fresh())
         pshm_os_self_refresh();
     return &pshm_os_self_cache;
 }

@@ -62,9 +62,24 @@ static int usable(const pshm_segment_mutex *mutex)
     int rc = pshm_segment_check(mutex->segment, mutex->offset, size, PSHM_READ | PSHM_WRITE);
     if (rc)
         return rc;
-    bool valid = is_mutex(kind_of(bytes_of(mutex)));
+    int kind = kind_of(bytes_of(mutex));
     rc = pshm_segment_verify(mutex->segment);
-    return rc ? rc : valid ? 0 : PSHM_ENOTMUTEX;
+    return rc ? rc : is_mutex(kind) ? 0 : PSHM_ENOTMUTEX;
+}
+
+/* Remembers what `usable` found, for the short way of try and release. */
+static void remember(pshm_segment_mutex *mutex)
+{
+    mutex->bytes = bytes_of(mutex);
+    mutex->epoch = mutex->segment->epoch;
+    mutex->kind = kind_of(mutex->bytes);
+    mutex->plain = mutex->marked && !mutex->recursive && pshm_body_of(mutex->segment)->serial;
+}
+
+/* Is all as it was remembered? Then the bytes are mapped, ours to write, and a mutex; the handle is not closed. */
+static inline bool as_remembered(const pshm_segment_mutex *mutex)
+{
+    return PSHM_LIKELY(mutex->plain && mutex->epoch == mutex->segment->epoch && kind_of(mutex->bytes) == mutex->kind);
 }
 
 static int initialise(pshm_mutex_bytes *bytes, bool recursive)
@@ -106,28 +121,46 @@ int pshm_segment_mutex_init(pshm_segment_mutex *mutex, pshm_segment *segment, ui
         return PSHM_ERECURSIVE;
     mutex->marked = pshm_segment_check(segment, offset, PSHM_MUTEX_SIZE, PSHM_READ | PSHM_WRITE) == 0 &&
                     bytes->mark.magic == PSHM_MUTEX_MAGIC;
+    if (!segment->lost)
+        remember(mutex);
+    if (pshm_body_of(segment)->serial)
+        pshm_body_add_hold(pshm_body_of(segment), &mutex->hold);
     pshm_segment_retain(segment);
     return 0;
 }
 
 void pshm_segment_mutex_fini(pshm_segment_mutex *mutex)
 {
-    if (mutex->segment)
-        pshm_segment_release(mutex->segment);
+    if (!mutex->segment)
+        return;
+    if (pshm_body_of(mutex->segment)->serial)
+        pshm_body_remove_hold(pshm_body_of(mutex->segment), &mutex->hold);
+    pshm_segment_release(mutex->segment);
     mutex->segment = NULL;
 }
 
-/* The lock is ours, once more: `holds` counts how often, so that each release leaves the segment once. A count that is
- * there already at the first time is a dead thread's of this process, or from before a fork. */
+/* The mapping has to stay for as long as the lock is held: a `serial` segment asks the handle itself. */
+static int begin_use(pshm_segment_mutex *mutex)
+{
+    return pshm_body_of(mutex->segment)->serial ? 0 : pshm_segment_enter(mutex->segment, PSHM_USE_RAW);
+}
+
+static void end_use(pshm_segment_mutex *mutex)
+{
+    if (!pshm_body_of(mutex->segment)->serial)
+        pshm_segment_leave(mutex->segment, PSHM_USE_RAW);
+}
+
+/* The lock is ours, once more. A count that is there already at the first time is a dead thread's of this process, or
+ * from before a fork. */
 static void count_hold(pshm_segment_mutex *mutex, const pshm_mutex_bytes *bytes)
 {
-    if (mutex->recursive && bytes->mutex.__data.__count > 1) {
-        mutex->holds++;
-        return;
-    }
-    for (; PSHM_UNLIKELY(mutex->holds); mutex->holds--)
-        pshm_body_leave(pshm_body_of(mutex->segment));
-    mutex->holds = 1;
+    uint32_t before = mutex->hold.count;
+    bool again = mutex->recursive && bytes->mutex.__data.__count > 1;
+    __atomic_store_n(&mutex->hold.count, again ? before + 1 : 1, __ATOMIC_RELAXED);
+    mutex->holder = pshm_os_tid();
+    for (; !again && before; before--)
+        end_use(mutex);
 }
 
 /* What is still to do after pthread gave the lock (0 or EOWNERDEAD): looks for a death, and either keeps the lock or
@@ -136,8 +169,11 @@ static int settle(pshm_segment_mutex *mutex, pshm_mutex_bytes *bytes, int got, b
 {
     pshm_mutex_mark *mark = &bytes->mark;
     *death = (pshm_death){false, 0};
-    if (PSHM_UNLIKELY(mutex->segment->lost))
-        return PSHM_ELOST; /* and never leave: the thread's list of held locks may go through the page of zeros */
+    if (PSHM_UNLIKELY(mutex->segment->lost)) {
+        /* Held for ever, so never unmapped: the thread's list of held locks may go through the page of zeros. */
+        __atomic_store_n(&mutex->hold.count, 1, __ATOMIC_RELAXED);
+        return PSHM_ELOST;
+    }
     if (PSHM_UNLIKELY(got == EOWNERDEAD)) {
         death->died = true;
         if (mutex->marked && !mark->died)
@@ -155,7 +191,7 @@ static int settle(pshm_segment_mutex *mutex, pshm_mutex_bytes *bytes, int got, b
         if (mutex->marked)
             __atomic_store_n(&mark->owner, 0, __ATOMIC_RELEASE);
         pthread_mutex_unlock(&bytes->mutex);
-        pshm_body_leave(pshm_body_of(mutex->segment));
+        end_use(mutex);
         return -EOWNERDEAD;
     }
     if (mutex->marked)
@@ -169,15 +205,16 @@ static int try_once(pshm_segment_mutex *mutex, bool recover, pshm_death *death)
 {
     int rc = usable(mutex);
     if (!rc)
-        rc = pshm_body_enter(pshm_body_of(mutex->segment));
+        rc = begin_use(mutex);
     if (rc)
         return rc;
-    pshm_mutex_bytes *bytes = bytes_of(mutex);
+    remember(mutex);
+    pshm_mutex_bytes *bytes = mutex->bytes;
     int got = pthread_mutex_trylock(&bytes->mutex);
     if (PSHM_LIKELY(got == 0 || got == EOWNERDEAD))
         return settle(mutex, bytes, got, recover, death);
-    bool mine = got == EBUSY && (word_of(bytes) & WORD_TID) == pshm_os_tid();
-    pshm_body_leave(pshm_body_of(mutex->segment));
+    bool mine = (got == EDEADLK || got == EBUSY) && (word_of(bytes) & WORD_TID) == pshm_os_tid();
+    end_use(mutex);
     return mine ? PSHM_ERELOCK : -got;
 }
 
@@ -192,7 +229,7 @@ static int acquire(pshm_segment_mutex *mutex, int64_t deadline, bool recover, ps
         if (rc != -EBUSY)
             return rc;
     }
-    rc = pshm_body_enter(pshm_body_of(mutex->segment));
+    rc = begin_use(mutex);
     if (rc)
         return rc;
     int64_t slice = pshm_os_now() + PSHM_SLICE_NS, until = deadline < slice ? deadline : slice;
@@ -202,7 +239,7 @@ static int acquire(pshm_segment_mutex *mutex, int64_t deadline, bool recover, ps
     if (got == 0 || got == EOWNERDEAD)
         return settle(mutex, bytes, got, recover, death);
     rc = pshm_segment_verify(mutex->segment);
-    pshm_body_leave(pshm_body_of(mutex->segment));
+    end_use(mutex);
     if (rc)
         return rc;
     return got == ETIMEDOUT && until < deadline ? -EINTR : -got;
@@ -210,7 +247,19 @@ static int acquire(pshm_segment_mutex *mutex, int64_t deadline, bool recover, ps
 
 int pshm_segment_mutex_try(pshm_segment_mutex *mutex, pshm_death *death)
 {
-    return try_once(mutex, false, death);
+    if (!as_remembered(mutex) || mutex->hold.count)
+        return try_once(mutex, false, death);
+    /* The same as try_once and settle, for the common case: a clean mutex that nobody holds. */
+    pshm_mutex_bytes *bytes = mutex->bytes;
+    int got = pthread_mutex_trylock(&bytes->mutex);
+    if (PSHM_UNLIKELY(got || mutex->segment->lost || bytes->mark.died))
+        return got == 0 || got == EOWNERDEAD ? settle(mutex, bytes, got, false, death) : try_once(mutex, false, death);
+    const pshm_os_self *self = pshm_os_self_now();
+    __atomic_store_n(&bytes->mark.owner, self->pid, __ATOMIC_RELEASE);
+    __atomic_store_n(&mutex->hold.count, 1, __ATOMIC_RELAXED);
+    mutex->holder = self->tid;
+    death->died = false;
+    return 0;
 }
 
 int pshm_segment_mutex_acquire(pshm_segment_mutex *mutex, int64_t deadline, pshm_death *death)
@@ -227,7 +276,7 @@ int pshm_segment_mutex_recover(pshm_segment_mutex *mutex, int64_t deadline, pshm
 static int owned(const pshm_segment_mutex *mutex, pshm_mutex_bytes **bytes)
 {
     const pshm_segment *segment = mutex->segment;
-    if (!mutex->holds || !segment->base || segment->map_rights != (PSHM_READ | PSHM_WRITE))
+    if (!mutex->hold.count || !segment->base || segment->map_rights != (PSHM_READ | PSHM_WRITE))
         return PSHM_ENOTOWNER;
     *bytes = bytes_of(mutex);
     bool mine = (word_of(*bytes) & WORD_TID) == pshm_os_tid();
@@ -244,7 +293,9 @@ int pshm_segment_mutex_consistent(pshm_segment_mutex *mutex)
     return rc;
 }
 
-int pshm_segment_mutex_release(pshm_segment_mutex *mutex)
+/* The release that `as_remembered` and a hold of this thread's do not cover: recursive, foreign, closed, not the owner.
+ */
+static int release_slowly(pshm_segment_mutex *mutex)
 {
     pshm_mutex_bytes *bytes = NULL;
     int rc = owned(mutex, &bytes);
@@ -252,12 +303,30 @@ int pshm_segment_mutex_release(pshm_segment_mutex *mutex)
         return rc;
     if (mutex->marked && !(mutex->recursive && bytes->mutex.__data.__count > 1))
         __atomic_store_n(&bytes->mark.owner, 0, __ATOMIC_RELEASE);
-    mutex->holds--;
     rc = -pthread_mutex_unlock(&bytes->mutex);
     if (PSHM_UNLIKELY(mutex->segment->lost))
         return PSHM_ELOST; /* as in settle: stay inside */
-    pshm_body_leave(pshm_body_of(mutex->segment));
+    __atomic_store_n(&mutex->hold.count, mutex->hold.count - 1, __ATOMIC_RELAXED);
+    if (pshm_body_of(mutex->segment)->serial && mutex->segment->closed) {
+        /* Nobody enters a closed segment, so the count is made for this one leave: it ends the mapping if it is time. */
+        pshm_segment_enter_again(mutex->segment, PSHM_USE_RAW);
+        pshm_segment_leave(mutex->segment, PSHM_USE_RAW);
+    }
+    end_use(mutex);
     return rc;
+}
+
+int pshm_segment_mutex_release(pshm_segment_mutex *mutex)
+{
+    if (!as_remembered(mutex) || !mutex->hold.count || mutex->holder != pshm_os_tid())
+        return release_slowly(mutex);
+    pshm_mutex_bytes *bytes = mutex->bytes;
+    __atomic_store_n(&bytes->mark.owner, 0, __ATOMIC_RELEASE);
+    int rc = pthread_mutex_unlock(&bytes->mutex);
+    if (PSHM_UNLIKELY(rc || mutex->segment->lost))
+        return rc ? release_slowly(mutex) : PSHM_ELOST;
+    __atomic_store_n(&mutex->hold.count, 0, __ATOMIC_RELAXED);
+    return 0;
 }
 
 int pshm_segment_mutex_locked(pshm_segment_mutex *mutex)

@@ -46,12 +46,15 @@ typedef struct pshm_element {
  * Errors: PSHM_ETYPE. */
 PSHM_API int pshm_element_parse(const char *token, size_t length, pshm_element *out);
 
+/* Is it f32 or f64?
+ * Safe: anywhere. */
 static inline bool pshm_element_is_float(pshm_element_type type)
 {
     return type == PSHM_F32 || type == PSHM_F64;
 }
 
-/* Turns the bytes of one element around, in place. */
+/* Turns the bytes of one element around, in place.
+ * Safe: anywhere. */
 static inline void pshm_element_swap(void *value, uint32_t size)
 {
     if (size == 2) {

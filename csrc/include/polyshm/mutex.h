@@ -45,9 +45,15 @@ typedef struct pshm_mutex_bytes {
 typedef struct pshm_segment_mutex {
     pshm_segment *segment;
     uint64_t offset;
-    uint32_t holds; /* how often the owner holds it through this handle */
+    pshm_hold hold;  /* how often the owner holds it through this handle */
+    uint32_t holder; /* the id of the thread that does */
     bool recursive;
     bool marked; /* a mark of ours lies behind it: not so beside a foreign mutex */
+    /* What was true at `epoch` of the segment, so that the next use need not ask again. */
+    bool plain; /* marked, not recursive, and the segment is `serial` */
+    pshm_mutex_bytes *bytes;
+    uint32_t epoch;
+    int kind;
 } pshm_segment_mutex;
 
 /* What a death left. */
@@ -72,7 +78,7 @@ PSHM_API void pshm_segment_mutex_fini(pshm_segment_mutex *mutex);
  * Errors: PSHM_ECLOSED, PSHM_ENOTMUTEX (no longer one), PSHM_EREADONLY, PSHM_ENOACCESS, PSHM_ELOST; -EBUSY (held by
  *   another); PSHM_ERELOCK; -EOWNERDEAD (not held; *death says who died); -EAGAIN (recursion too deep);
  *   -ENOTRECOVERABLE (a foreign program gave up on it).
- * Safe: threads that share the handle, processes. */
+ * Safe: threads that entered the segment (PSHM_USE_RAW), processes. */
 PSHM_API int pshm_segment_mutex_try(pshm_segment_mutex *mutex, pshm_death *death);
 
 /* Acquires, waiting for one slice at the most.

@@ -34,25 +34,34 @@ typedef enum pshm_access {
 } pshm_access;
 
 typedef struct pshm_options {
-    uint64_t size;      /* bytes; unset: to the end of what exists */
-    uint64_t offset;    /* first byte of the window; any value, page-aligned inside */
+    uint64_t size;   /* bytes; unset: to the end of what exists */
+    uint64_t offset; /* first byte of the window; any value, page-aligned inside */
     pshm_access access;
-    uint32_t mode;      /* of what is created; unset: 0600. The umask does not narrow it. */
-    int reserve;        /* of what is created: 1 or unset (-1): take the memory now, 0: leave it to the first touch */
-    bool exec;          /* executable too */
-    bool create;        /* create, or open what exists */
-    bool exclusive;     /* create or fail */
-    bool populate;      /* page tables filled now */
-    bool locked;        /* kept in memory: mlock(2) */
-    bool inherit;       /* the descriptor stays open across exec */
-    bool round;         /* `at` is rounded down to what the kernel takes (SHM_RND) */
-    bool serial;        /* the caller promises one thread at a time per segment (the GIL, a lua_State): cheaper counting */
+    uint32_t mode;  /* of what is created; unset: 0600. The umask does not narrow it. */
+    int reserve;    /* of what is created: 1 or unset (-1): take the memory now, 0: leave it to the first touch */
+    bool exec;      /* executable too */
+    bool create;    /* create, or open what exists */
+    bool exclusive; /* create or fail */
+    bool populate;  /* page tables filled now */
+    bool locked;    /* kept in memory: mlock(2) */
+    bool inherit;   /* the descriptor stays open across exec */
+    bool round;     /* `at` is rounded down to what the kernel takes (SHM_RND) */
+    bool serial;    /* the caller promises one thread at a time per segment (the GIL, a lua_State): cheaper counting */
     uint64_t hugepages; /* 0: none, 1: the default size, else the size of one: anon, zero, sysv, memfd */
     uint64_t at;        /* 0: anywhere, else the address to map at; never replaces a mapping */
 } pshm_options;
 
+/* clang-format off */
 #define PSHM_OPTIONS_INIT                                                                                              \
     { .size = PSHM_UNSET, .mode = PSHM_MODE_UNSET, .reserve = -1 }
+/* clang-format on */
+
+/* What a lock holds of a mapping, counted in the lock's own handle, so that taking a lock does not also cost a counter
+ * of the segment's. The core's own. */
+typedef struct pshm_hold {
+    struct pshm_hold *next, *previous;
+    uint32_t count; /* written by the lock's owner alone */
+} pshm_hold;
 
 /* What stands here is public to read and the core's to write; more follows behind it. */
 typedef struct pshm_segment {
@@ -63,13 +72,13 @@ typedef struct pshm_segment {
     volatile uint32_t lost; /* not 0: memory under the mapping went away */
     uint32_t epoch;         /* changes whenever base, size, rights or map_rights do */
     pshm_segment_kind kind;
-    int fd;                 /* the descriptor, or -1: System V, anon, zero */
-    int32_t id;             /* the System V id, or -1 */
-    bool created;           /* this handle made what it maps */
-    bool readonly;          /* opened with access "r" */
+    int fd;        /* the descriptor, or -1: System V, anon, zero */
+    int32_t id;    /* the System V id, or -1 */
+    bool created;  /* this handle made what it maps */
+    bool readonly; /* opened with access "r" */
     bool closed;
-    const char *address;    /* canonical text, as it was opened */
-    const char *name;       /* the part behind the colon */
+    const char *address; /* canonical text, as it was opened */
+    const char *name;    /* the part behind the colon */
 } pshm_segment;
 
 /* Opens or creates what `address` names, and maps it. Creation is atomic: no opener ever sees a half-made object, and

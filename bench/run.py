@@ -1,0 +1,166 @@
+"""Speed beside the peers and the bare floor, all in one run.
+
+Rounds of every script follow each other, so that a change of the machine's speed meets all of them; each ratio is taken
+within a round, and the median over the rounds is printed beside its bar. Nothing here passes or fails.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import sysconfig
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BENCH = ROOT / "bench"
+BUILD = ROOT / "build" / "bench"
+
+# what, numerator, denominators that are added up, comparison, bar
+PYTHON = [
+    ("atomic.add / (empty + bare atomic)", "atomic.add", ["empty add", "floor atomic"], "<=", 1.2),
+    ("mutex acquire + release / mp.Lock", "mutex pair", ["mp.Lock pair"], "<=", 0.8),
+    ("mutex with / mp.Lock with", "mutex with", ["mp.Lock with"], "<=", 0.7),
+    ("mutex acquire + release / sysv_ipc.Semaphore", "mutex pair", ["sysv_ipc pair"], "<=", 0.1),
+    ("64 B slice read / mmap", "slice read", ["mmap slice read"], "<=", 1.1),
+    ("64 B slice write / mmap", "slice write", ["mmap slice write"], "<=", 1.1),
+    ("64 B read / mmap slice", "read", ["mmap slice read"], "<=", 1.0),
+    ("64 B write / mmap slice", "write", ["mmap slice write"], "<=", 1.0),
+    ("create cycle 4 KiB / mp.shared_memory", "create", ["mp create"], "<=", 0.75),
+    ("create cycle 4 KiB / the system calls in C", "create", ["floor create"], "<=", 1.5),
+    ("attach cycle 1 MiB / mp.shared_memory", "attach", ["mp attach"], "<=", 0.75),
+    ("attach cycle 1 MiB / the system calls in C", "attach", ["floor attach"], "<=", 1.5),
+]
+LUA = [
+    ("atomic.add / (empty + bare atomic)", "atomic.add", ["empty add", "floor atomic"], "<=", 1.2),
+    ("mutex acquire + release / (two empty + pthread)", "mutex pair", ["two empty", "floor mutex pair"], "<=", 1.25),
+    ("64 B read / empty, table __index", "read", ["empty give"], "<=", 1.3),
+    ("64 B read / empty, C __index", "read", ["empty give, fields"], "<=", 1.3),
+    ("64 B write / empty, table __index", "write", ["empty take"], "<=", 1.3),
+    ("64 B write / empty, C __index", "write", ["empty take, fields"], "<=", 1.3),
+    ("v[i] / bare C __index", "v[i]", ["bare __index"], "<=", 1.6),
+    ("string.unpack(f, seg:read(o, 8)) / v[i]", "unpack(read)", ["v[i]"], ">=", 3.0),
+    ("create cycle 4 KiB / the system calls in C", "create", ["floor create"], "<=", 1.5),
+    ("attach cycle 1 MiB / the system calls in C", "attach", ["floor attach"], "<=", 1.5),
+]
+# speeds, so the floor's time over ours
+BULK = {
+    "python": [("write", "floor copy", 0.9), ("read_into", "floor copy", 0.9), ("read", "floor malloc copy", 0.9)],
+    "lua": [
+        ("write", "floor copy", 0.9),
+        ("view copy", "floor copy", 0.9),
+        ("read_into", "floor copy", 0.9),
+        ("read", "floor malloc copy", 0.6),
+    ],
+}
+
+
+def build(python: str) -> dict[str, str]:
+    """Compiles the floors, and gives the environment that finds them and the modules."""
+    BUILD.mkdir(parents=True, exist_ok=True)
+    floor = [str(BENCH / "floor" / "floor.c")]
+    flags = ["gcc", "-std=c11", "-O2", "-D_GNU_SOURCE", "-fPIC", "-shared", "-fvisibility=default", "-pthread"]
+    include = subprocess.check_output(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('include'))"], text=True
+    ).strip()
+    lua = subprocess.check_output(["pkg-config", "--cflags", "lua5.4"], text=True).split()
+    for source, output, more in (
+        ("floor_python.c", "floor_python.so", [f"-I{include}"]),
+        ("floor_lua.c", "floor_lua.so", lua),
+    ):
+        subprocess.run(
+            [*flags, *more, str(BENCH / "floor" / source), *floor, "-o", str(BUILD / output)], check=True
+        )
+    environment = dict(os.environ)
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", str(ROOT / "python")), str(BUILD)]))
+    environment["LUA_PATH"] = f"{ROOT}/lua/?.lua;{ROOT}/lua/?/init.lua;;"
+    environment["LUA_CPATH"] = f"{ROOT}/build/lua/?.so;{BUILD}/?.so;;"
+    return environment
+
+
+def json_of(command: list[str], environment: dict[str, str]) -> dict[str, float]:
+    return json.loads(subprocess.check_output(command, env=environment, cwd=ROOT, text=True))
+
+
+def lua_round(environment: dict[str, str]) -> dict[str, float]:
+    text = subprocess.check_output(
+        ["taskset", "-c", "0", "lua5.4", str(BENCH / "lua_side.lua")], env=environment, text=True
+    )
+    return {name: float(value) for name, value in (line.split("\t") for line in text.splitlines())}
+
+
+def startup(command: list[str], environment: dict[str, str]) -> float:
+    """Milliseconds of a whole process."""
+    start = time.perf_counter()
+    subprocess.run(command, env=environment, check=True)
+    return (time.perf_counter() - start) * 1e3
+
+
+def import_round(python: str, environment: dict[str, str]) -> dict[str, float]:
+    commands = {
+        "python": ([python, "-c", "pass"], [python, "-c", "import polyshm"]),
+        "lua": (["lua5.4", "-e", ""], ["lua5.4", "-e", "require 'polyshm'"]),
+    }
+    return {
+        name: min(startup(with_, environment) for _ in range(5)) - min(startup(without, environment) for _ in range(5))
+        for name, (without, with_) in commands.items()
+    }
+
+
+def row(what: str, values: list[float], comparison: str, bar: float, unit: str = "") -> None:
+    middle = statistics.median(values)
+    met = middle <= bar if comparison == "<=" else middle >= bar
+    spread = f"{min(values):.2f} - {max(values):.2f}"
+    print(f"  {what:<52} {middle:6.2f}{unit}  ({spread})  bar {comparison} {bar}{unit}{'' if met else '   MISSED'}")
+
+
+def ratios(title: str, rows: list[tuple[str, str, list[str], str, float]], rounds: list[dict[str, float]]) -> None:
+    print(title)
+    for what, above, below, comparison, bar in rows:
+        usable = [r for r in rounds if above in r and all(name in r for name in below)]
+        if usable:
+            row(what, [r[above] / sum(r[name] for name in below) for r in usable], comparison, bar)
+        else:
+            print(f"  {what:<52} not measured: the peer is not installed")
+
+
+def bulk(language: str, rounds: list[dict[str, float]]) -> None:
+    for what, floor, bar in BULK[language]:
+        for size in ("1 MiB", "64 MiB"):
+            values = [r[f"{floor} {size}"] / r[f"{what} {size}"] for r in rounds]
+            row(f"{what} {size}, speed / {floor[6:]} in C", values, ">=", bar)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--python", default=sys.executable, help="the CPython to measure")
+    parser.add_argument("--absolute", action="store_true", help="print the medians in nanoseconds too")
+    options = parser.parse_args()
+    environment = build(options.python)
+    python, lua, contention, imports = [], [], [], []
+    for _ in range(options.rounds):
+        python.append(json_of([options.python, str(BENCH / "python_side.py")], environment))
+        lua.append(lua_round(environment))
+        contention.append(json_of([options.python, str(BENCH / "contention.py")], environment))
+        imports.append(import_round(options.python, environment))
+    version = subprocess.check_output([options.python, "-V"], text=True).strip()
+    ratios(f"{version}, {options.rounds} rounds, medians (least - most)", PYTHON, python)
+    row("two processes, lock around c[0] += 1, / mp.Lock", [c["mutex"] / c["mp.Lock"] for c in contention], ">=", 2.0)
+    bulk("python", python)
+    row("import, beyond the interpreter's start", [i["python"] for i in imports], "<=", 1.0, " ms")
+    ratios("Lua 5.4", LUA, lua)
+    bulk("lua", lua)
+    row("require, beyond the interpreter's start", [i["lua"] for i in imports], "<=", 1.0, " ms")
+    if options.absolute:
+        for title, rounds in (("Python", python), ("Lua", lua)):
+            print(f"{title}, nanoseconds")
+            for name in rounds[0]:
+                print(f"  {name:<30} {statistics.median(r[name] for r in rounds):12.1f}")
+    print(f"({sysconfig.get_platform()}, {os.cpu_count()} cores)")
+
+
+if __name__ == "__main__":
+    main()

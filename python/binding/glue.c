@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The only place where a code of the core becomes an exception, and the conversions that all nouns share.
+ */
+#include "glue.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* ---- errors ---- */
+
+static PyObject *raise_os(PyObject *type, int number, const char *text, PyObject *address)
+{
+    PyObject *error = PyObject_CallFunction(type, "isO", number, text, address);
+    if (error != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(error), error); /* OSError made the subclass of the number */
+        Py_DECREF(error);
+    }
+    return NULL;
+}
+
+PyObject *glue_raise(py_state *state, int rc, PyObject *address, const char *detail)
+{
+    PyObject *type = PyExc_ValueError;
+    const char *text = pshm_error_text(rc);
+    switch (pshm_error_class(rc)) {
+    case PSHM_CLASS_OS:
+        return raise_os(PyExc_OSError, -rc, text, address);
+    case PSHM_CLASS_LOST:
+        return raise_os(state->lost, EFAULT, text, address);
+    case PSHM_CLASS_DELETED:
+        type = state->deleted;
+        break;
+    case PSHM_CLASS_TYPE:
+        type = PyExc_TypeError;
+        break;
+    case PSHM_CLASS_INDEX:
+        type = PyExc_IndexError;
+        break;
+    case PSHM_CLASS_BUFFER:
+        type = PyExc_BufferError;
+        break;
+    case PSHM_CLASS_RUNTIME:
+        type = PyExc_RuntimeError;
+        break;
+    case PSHM_CLASS_VALUE:
+        break;
+    }
+    if (detail != NULL)
+        return PyErr_Format(type, "%U: %s: %s", address, detail, text);
+    return PyErr_Format(type, "%U: %s", address, text);
+}
+
+PyObject *glue_address(const pshm_segment *handle)
+{
+    return PyUnicode_DecodeFSDefault(handle->address);
+}
+
+PyObject *glue_raise_segment(py_segment *segment, int rc, const char *format, ...)
+{
+    if (rc == GLUE_RAISED)
+        return NULL;
+    char detail[160];
+    if (format != NULL) {
+        va_list arguments;
+        va_start(arguments, format);
+        (void)vsnprintf(detail, sizeof detail, format, arguments);
+        va_end(arguments);
+    }
+    PyObject *address = glue_address(segment->handle);
+    if (address == NULL)
+        return NULL;
+    (void)glue_raise(glue_state((PyObject *)segment), rc, address, format != NULL ? detail : NULL);
+    Py_DECREF(address);
+    return NULL;
+}
+
+PyObject *glue_raise_range(py_segment *segment, int rc, uint64_t offset, uint64_t size)
+{
+    if (rc != PSHM_EBOUNDS)
+        return glue_raise_segment(segment, rc, NULL);
+    PyObject *address = glue_address(segment->handle);
+    if (address == NULL)
+        return NULL;
+    (void)PyErr_Format(PyExc_ValueError, "%U: offset %llu + size %llu: %s (size %llu)", address,
+                       (unsigned long long)offset, (unsigned long long)size, pshm_error_text(rc),
+                       (unsigned long long)segment->handle->size);
+    Py_DECREF(address);
+    return NULL;
+}
+
+/* ---- arguments ---- */
+
+static int sort_keyword(const glue_signature *signature, PyObject *key, PyObject *value, PyObject **out)
+{
+    for (int i = 0; i < signature->count; i++) {
+        if (PyUnicode_CompareWithASCIIString(key, signature->names[i]) != 0)
+            continue;
+        if (out[i] != NULL) {
+            PyErr_Format(PyExc_TypeError, "%s() got multiple values for argument '%U'", signature->function, key);
+            return -1;
+        }
+        out[i] = value;
+        return 0;
+    }
+    PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'", signature->function, key);
+    return -1;
+}
+
+int glue_sort(const glue_signature *signature, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
+              PyObject **out)
+{
+    if (nargs > signature->positional) {
+        PyErr_Format(PyExc_TypeError, "%s() takes at most %d positional argument%s (%zd given)", signature->function,
+                     signature->positional, signature->positional == 1 ? "" : "s", nargs);
+        return -1;
+    }
+    for (int i = 0; i < signature->count; i++)
+        out[i] = i < nargs ? args[i] : NULL;
+    Py_ssize_t keywords = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    for (Py_ssize_t i = 0; i < keywords; i++) {
+        if (sort_keyword(signature, PyTuple_GET_ITEM(kwnames, i), args[nargs + i], out) < 0)
+            return -1;
+    }
+    for (int i = 0; i < signature->required; i++) {
+        if (out[i] == NULL) {
+            PyErr_Format(PyExc_TypeError, "%s() missing required argument '%s' (pos %d)", signature->function,
+                         signature->names[i], i + 1);
+            return -1;
+        }
+    }
+    return 0;
+}
+
+int glue_count_slowly(PyObject *value, const char *name, uint64_t *out)
+{
+    if (!PyIndex_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "%s must be an integer, not %.100s", name, Py_TYPE(value)->tp_name);
+        return -1;
+    }
+    PyObject *index = PyNumber_Index(value);
+    if (index == NULL)
+        return -1;
+    int overflow;
+    long long number = PyLong_AsLongLongAndOverflow(index, &overflow);
+    Py_DECREF(index);
+    if (overflow > 0) {
+        PyErr_Format(PyExc_ValueError, "%s must be less than 2**63", name);
+        return -1;
+    }
+    if (overflow < 0) {
+        PyErr_Format(PyExc_ValueError, "%s must not be negative", name);
+        return -1;
+    }
+    if (number < 0) {
+        PyErr_Format(PyExc_ValueError, "%s must not be negative, but is %lld", name, number);
+        return -1;
+    }
+    *out = (uint64_t)number;
+    return 0;
+}
+
+int glue_size(PyObject *value, const char *name, uint64_t *out)
+{
+    if (!PyUnicode_Check(value)) {
+        if (!PyIndex_Check(value)) {
+            PyErr_Format(PyExc_TypeError, "%s must be an integer or text such as \"64M\", not %.100s", name,
+                         Py_TYPE(value)->tp_name);
+            return -1;
+        }
+        return glue_count(value, name, out);
+    }
+    Py_ssize_t length;
+    const char *text = PyUnicode_AsUTF8AndSize(value, &length);
+    if (text == NULL)
+        return -1;
+    uint64_t size;
+    int rc = pshm_size_parse(text, (size_t)length, &size);
+    if (rc < 0) {
+        PyErr_Format(PyExc_ValueError, "%s %R: %s", name, value, pshm_error_text(rc));
+        return -1;
+    }
+    *out = size;
+    return 0;
+}
+
+int glue_mode(PyObject *value, uint32_t *out)
+{
+    if (PyUnicode_Check(value)) {
+        Py_ssize_t length;
+        const char *text = PyUnicode_AsUTF8AndSize(value, &length);
+        if (text == NULL)
+            return -1;
+        int rc = pshm_mode_parse(text, (size_t)length, out);
+        if (rc < 0)
+            PyErr_Format(PyExc_ValueError, "mode %R: %s", value, pshm_error_text(rc));
+        return rc < 0 ? -1 : 0;
+    }
+    if (!PyIndex_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "mode must be an integer or octal digits, not %.100s", Py_TYPE(value)->tp_name);
+        return -1;
+    }
+    uint64_t mode = 0;
+    if (glue_count(value, "mode", &mode) < 0)
+        return -1;
+    if (mode > 0777) {
+        PyErr_Format(PyExc_ValueError, "mode %R: %s", value, pshm_error_text(PSHM_EMODE));
+        return -1;
+    }
+    *out = (uint32_t)mode;
+    return 0;
+}
+
+int glue_bool(PyObject *value, bool *out)
+{
+    int truth = PyObject_IsTrue(value);
+    if (truth < 0)
+        return -1;
+    *out = truth > 0;
+    return 0;
+}
+
+int glue_access(PyObject *value, pshm_access *out)
+{
+    static const char *const names[] = {
+        [PSHM_ACCESS_RW] = "rw", [PSHM_ACCESS_R] = "r", [PSHM_ACCESS_COPY] = "copy", [PSHM_ACCESS_NONE] = "none"};
+    if (!PyUnicode_Check(value)) {
+        PyErr_Format(PyExc_TypeError, "access must be str, not %.100s", Py_TYPE(value)->tp_name);
+        return -1;
+    }
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (PyUnicode_CompareWithASCIIString(value, names[i]) == 0) {
+            *out = (pshm_access)i;
+            return 0;
+        }
+    }
+    PyErr_Format(PyExc_ValueError, "access %R: %s", value, pshm_error_text(PSHM_EACCESSNAME));
+    return -1;
+}
+
+int glue_timeout(PyObject *value, bool minus_one, int64_t *out)
+{
+    if (value == NULL || value == Py_None) {
+        *out = -1;
+        return 0;
+    }
+    double seconds = PyFloat_AsDouble(value);
+    if (seconds == -1.0 && PyErr_Occurred()) {
+        if (PyErr_ExceptionMatches(PyExc_TypeError))
+            PyErr_Format(PyExc_TypeError, "timeout must be a number of seconds or None, not %.100s",
+                         Py_TYPE(value)->tp_name);
+        else if (PyErr_ExceptionMatches(PyExc_OverflowError))
+            PyErr_SetString(PyExc_ValueError, "timeout is too large");
+        return -1;
+    }
+    if (seconds == -1.0 && minus_one) {
+        *out = -1;
+        return 0;
+    }
+    if (!(seconds >= 0)) {
+        PyErr_Format(PyExc_ValueError, "timeout must not be negative or NaN, but is %R", value);
+        return -1;
+    }
+    /* What the clock cannot count is for ever; what is shorter than a tick is still a wait. */
+    *out = seconds >= 9e9 ? -1 : (int64_t)ceil(seconds * 1e9);
+    return 0;
+}
+
+int glue_acquire_args(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, int64_t *timeout)
+{
+    static const glue_signature signature = {"acquire", 0, 2, 2, {"blocking", "timeout"}};
+    *timeout = -1;
+    if (nargs == 0 && kwnames == NULL)
+        return 0;
+    PyObject *given[2];
+    if (glue_sort(&signature, args, nargs, kwnames, given) < 0)
+        return -1;
+    bool blocking = true;
+    if (given[0] != NULL && glue_bool(given[0], &blocking) < 0)
+        return -1;
+    if (glue_timeout(given[1], true, timeout) < 0)
+        return -1;
+    if (blocking)
+        return 0;
+    if (*timeout >= 0) {
+        PyErr_SetString(PyExc_ValueError, "can't specify a timeout for a non-blocking call");
+        return -1;
+    }
+    *timeout = 0;
+    return 0;
+}
+
+int glue_borrow(PyObject *value, glue_bytes *out)
+{
+    out->lent = false;
+    if (PyBytes_CheckExact(value)) {
+        out->data = PyBytes_AS_STRING(value);
+        out->size = (uint64_t)PyBytes_GET_SIZE(value);
+        return 0;
+    }
+    if (!PyObject_CheckBuffer(value)) {
+        PyErr_Format(PyExc_TypeError, "data must be a bytes-like object, not %.100s", Py_TYPE(value)->tp_name);
+        return -1;
+    }
+    if (PyObject_GetBuffer(value, &out->buffer, PyBUF_SIMPLE) < 0)
+        return -1;
+    out->lent = true;
+    out->data = out->buffer.buf;
+    out->size = (uint64_t)out->buffer.len;
+    return 0;
+}
+
+/* ---- waits ---- */
+
+int glue_wait(pshm_segment *handle, glue_step step, void *closure, int64_t deadline)
+{
+    for (;;) {
+        int rc;
+        GLUE_UNLOCKED(rc, handle, step(closure, deadline));
+        if (rc != -EINTR)
+            return rc;
+        if (PyErr_CheckSignals() < 0)
+            return GLUE_RAISED;
+    }
+}
+
+/* ---- types ---- */
+
+int glue_type(PyObject *module, PyType_Spec *spec, bool add, PyObject **out)
+{
+    *out = PyType_FromModuleAndSpec(module, spec, NULL);
+    if (*out == NULL)
+        return -1;
+    return add ? PyModule_AddType(module, (PyTypeObject *)*out) : 0;
+}
+
+PyObject *glue_reduce(const char *function, PyObject *arguments)
+{
+    PyObject *result = NULL;
+    PyObject *helper = PyImport_ImportModule("polyshm._pickle");
+    if (helper != NULL && arguments != NULL) {
+        PyObject *callable = PyObject_GetAttrString(helper, function);
+        if (callable != NULL) {
+            result = PyObject_CallObject(callable, arguments);
+            Py_DECREF(callable);
+        }
+    }
+    Py_XDECREF(helper);
+    Py_XDECREF(arguments);
+    return result;
+}

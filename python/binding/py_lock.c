@@ -1,0 +1,291 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The owner-death protocol. No Python code runs here with the lock held, but the user's own: repair, and the body of
+ * a with.
+ */
+#include "py_lock.h"
+
+#include <errno.h>
+
+PyObject *py_lock_raise(py_lock *lock, int rc)
+{
+    return glue_raise_segment(lock->segment, rc, "mutex at offset %llu", (unsigned long long)lock->offset);
+}
+
+/* An OwnerDied that is not raised yet. */
+static PyObject *make_died(py_lock *lock, const pshm_death *death)
+{
+    py_state *state = glue_state((PyObject *)lock);
+    PyObject *address = glue_address(lock->segment->handle);
+    if (address == NULL)
+        return NULL;
+    char pid[40] = "";
+    if (death->pid != 0)
+        (void)PyOS_snprintf(pid, sizeof pid, " (pid %lu)", (unsigned long)death->pid);
+    PyObject *text = PyUnicode_FromFormat("the owner%s of the mutex at offset %llu died", pid,
+                                          (unsigned long long)lock->offset);
+    PyObject *number = death->pid != 0 ? PyLong_FromUnsignedLong(death->pid) : Py_NewRef(Py_None);
+    PyObject *died = NULL;
+    if (text != NULL && number != NULL)
+        died = PyObject_CallFunction(state->owner_died, "iOO", EOWNERDEAD, text, address);
+    if (died != NULL &&
+        (PyObject_SetAttrString(died, "lock", (PyObject *)lock) < 0 || PyObject_SetAttrString(died, "pid", number) < 0))
+        Py_CLEAR(died);
+    Py_DECREF(address);
+    Py_XDECREF(text);
+    Py_XDECREF(number);
+    return died;
+}
+
+static int raise_died(py_lock *lock, const pshm_death *death)
+{
+    PyObject *died = make_died(lock, death);
+    if (died != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(died), died);
+        Py_DECREF(died);
+    }
+    return GLUE_RAISED;
+}
+
+/* ---- taking it ---- */
+
+typedef struct wait_closure {
+    int (*verb)(void *mutex, int64_t deadline, pshm_death *death);
+    void *mutex;
+    pshm_death *death;
+} wait_closure;
+
+static int wait_step(void *closure, int64_t deadline)
+{
+    const wait_closure *wait = closure;
+    return wait->verb(wait->mutex, deadline, wait->death);
+}
+
+static int wait_for(py_lock *lock, int (*verb)(void *, int64_t, pshm_death *), int64_t timeout, pshm_death *death)
+{
+    wait_closure closure = {verb, lock->mutex, death};
+    return glue_wait(lock->segment->handle, wait_step, &closure, pshm_deadline(timeout));
+}
+
+/* Takes it marked or not. 0, -ETIMEDOUT, another code, GLUE_RAISED. */
+static int take_marked(py_lock *lock, int64_t timeout, pshm_death *death)
+{
+    int rc = glue_enter(lock->segment->handle);
+    if (rc != 0)
+        return rc;
+    rc = lock->verbs->recover(lock->mutex, 0, death);
+    glue_leave(lock->segment->handle);
+    if ((rc == -ETIMEDOUT && timeout != 0) || rc == -EINTR)
+        rc = wait_for(lock, lock->verbs->recover, timeout, death);
+    return rc;
+}
+
+/* The lock is held and marked: the user's repair makes it whole, or it stays marked and is not held. */
+static int run_repair(py_lock *lock, const pshm_death *death)
+{
+    int rc = GLUE_RAISED;
+    PyObject *repair = Py_NewRef(lock->repair);
+    PyObject *died = make_died(lock, death);
+    PyObject *result = died == NULL ? NULL : PyObject_CallFunctionObjArgs(repair, died, NULL);
+    if (result != NULL)
+        rc = lock->verbs->consistent(lock->mutex);
+    if (rc != 0)
+        (void)lock->verbs->release(lock->mutex);
+    Py_XDECREF(result);
+    Py_XDECREF(died);
+    Py_DECREF(repair);
+    return rc;
+}
+
+/* 0: held and clean. Else not held: -ETIMEDOUT, another code, or GLUE_RAISED. */
+static int take_slowly(py_lock *lock, int64_t timeout, int rc, pshm_death *death)
+{
+    if (lock->repair != NULL) {
+        rc = take_marked(lock, timeout, death);
+        return rc == 0 && death->died ? run_repair(lock, death) : rc;
+    }
+    if (rc == -EBUSY)
+        rc = timeout == 0 ? -ETIMEDOUT : wait_for(lock, lock->verbs->acquire, timeout, death);
+    return rc == -EOWNERDEAD ? raise_died(lock, death) : rc;
+}
+
+/* Without waiting first, and then with the GIL still held: that is nearly always the whole of it. */
+static inline int take(py_lock *lock, int64_t timeout)
+{
+    pshm_death death = {false, 0};
+    int rc = -EBUSY;
+    if (lock->repair == NULL) {
+        rc = glue_enter(lock->segment->handle);
+        if (rc == 0) {
+            rc = lock->verbs->try(lock->mutex, &death);
+            glue_leave(lock->segment->handle);
+        }
+        if (PSHM_LIKELY(rc == 0))
+            return 0;
+    }
+    return take_slowly(lock, timeout, rc, &death);
+}
+
+/* ---- methods ---- */
+
+PyObject *py_lock_acquire(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    py_lock *lock = (py_lock *)self;
+    int64_t timeout = -1;
+    if (PSHM_UNLIKELY(nargs != 0 || kwnames != NULL) && glue_acquire_args(args, nargs, kwnames, &timeout) < 0)
+        return NULL;
+    int rc = take(lock, timeout);
+    if (PSHM_LIKELY(rc == 0))
+        Py_RETURN_TRUE;
+    if (rc == -ETIMEDOUT || (rc == PSHM_ERELOCK && timeout == 0))
+        Py_RETURN_FALSE;
+    return py_lock_raise(lock, rc);
+}
+
+PyObject *py_lock_release(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    py_lock *lock = (py_lock *)self;
+    int rc = lock->verbs->release(lock->mutex);
+    if (PSHM_LIKELY(rc == 0))
+        Py_RETURN_NONE;
+    return py_lock_raise(lock, rc);
+}
+
+PyObject *py_lock_enter(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    int rc = take((py_lock *)self, -1);
+    if (PSHM_LIKELY(rc == 0))
+        Py_RETURN_TRUE;
+    return py_lock_raise((py_lock *)self, rc);
+}
+
+/* The exception of the body goes first: a second one would hide it. */
+PyObject *py_lock_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    py_lock *lock = (py_lock *)self;
+    int rc = lock->verbs->release(lock->mutex);
+    if (PSHM_LIKELY(rc == 0) || (nargs > 0 && args[0] != Py_None))
+        Py_RETURN_NONE;
+    return py_lock_raise(lock, rc);
+}
+
+int py_lock_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    py_lock *lock = (py_lock *)self;
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(lock->segment);
+    Py_VISIT(lock->repair);
+    return 0;
+}
+
+/* The segment stays: a method that a finalizer calls later finds it. It leads nowhere, so no cycle needs it. */
+int py_lock_clear(PyObject *self)
+{
+    Py_CLEAR(((py_lock *)self)->repair);
+    return 0;
+}
+
+/* ---- recover() ---- */
+
+typedef struct py_recovery {
+    PyObject_HEAD
+    py_lock *lock;
+    int64_t timeout;
+} py_recovery;
+
+static PyObject *recovery_enter(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    const py_recovery *recovery = (py_recovery *)self;
+    py_lock *lock = recovery->lock;
+    pshm_death death = {false, 0};
+    int rc = take_marked(lock, recovery->timeout, &death);
+    if (rc != 0)
+        return py_lock_raise(lock, rc);
+    if (!death.died)
+        Py_RETURN_NONE;
+    PyObject *died = make_died(lock, &death);
+    if (died == NULL)
+        (void)lock->verbs->release(lock->mutex);
+    return died;
+}
+
+static PyObject *recovery_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    py_lock *lock = ((py_recovery *)self)->lock;
+    const bool raising = nargs > 0 && args[0] != Py_None;
+    int rc = raising ? 0 : lock->verbs->consistent(lock->mutex);
+    int released = lock->verbs->release(lock->mutex);
+    if (rc == 0)
+        rc = released;
+    if (rc == 0 || raising)
+        Py_RETURN_NONE;
+    return py_lock_raise(lock, rc);
+}
+
+static int recovery_traverse(PyObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(((py_recovery *)self)->lock);
+    return 0;
+}
+
+static void recovery_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    Py_XDECREF(((py_recovery *)self)->lock);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+static PyObject *recovery_repr(PyObject *self)
+{
+    return PyUnicode_FromFormat("<polyshm recovery of %R>", ((py_recovery *)self)->lock);
+}
+
+static PyMethodDef recovery_methods[] = {
+    {"__enter__", recovery_enter, METH_NOARGS,
+     "__enter__($self, /)\n--\n\nAcquires, marked or not. The OwnerDied that left the mark, or None.\n\n"
+     "Errors: TimeoutError."},
+    {"__exit__", GLUE_METHOD(recovery_exit), METH_FASTCALL,
+     "__exit__($self, /, *args)\n--\n\nReleases; takes the mark away first, unless the body raised."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot recovery_slots[] = {
+    {Py_tp_doc, "What recover() returns: a context manager that acquires a lock whose owner may have died."},
+    {Py_tp_dealloc, recovery_dealloc},
+    {Py_tp_traverse, recovery_traverse},
+    {Py_tp_repr, recovery_repr},
+    {Py_tp_methods, recovery_methods},
+    {0, NULL},
+};
+
+static PyType_Spec recovery_spec = {"polyshm._Recovery", sizeof(py_recovery), 0,
+                                    GLUE_FLAGS | Py_TPFLAGS_DISALLOW_INSTANTIATION, recovery_slots};
+
+int py_lock_register(PyObject *module)
+{
+    py_state *state = PyModule_GetState(module);
+    return glue_type(module, &recovery_spec, true, &state->recovery_type);
+}
+
+PyObject *py_lock_recover(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const glue_signature signature = {"recover", 0, 1, 1, {"timeout"}};
+    PyObject *given[1];
+    int64_t timeout = -1;
+    if (glue_args(&signature, args, nargs, kwnames, given) < 0 || glue_timeout(given[0], false, &timeout) < 0)
+        return NULL;
+    PyTypeObject *type = (PyTypeObject *)glue_state(self)->recovery_type;
+    py_recovery *recovery = (py_recovery *)type->tp_alloc(type, 0);
+    if (recovery == NULL)
+        return NULL;
+    Py_INCREF(self);
+    recovery->lock = (py_lock *)self;
+    recovery->timeout = timeout;
+    return (PyObject *)recovery;
+}

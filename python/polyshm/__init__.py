@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: MIT
+"""Shared memory for Python and Lua on one C core.
+
+A Segment is raw shared memory of any kind that Linux has; an address such as "posix:/demo" names it in every language.
+On it: bytes, slices, views and numpy arrays without a copy; Atomic words; a Mutex that survives `kill -9` of its
+holder; RecordLocks. Nothing but the compiled core is imported here.
+"""
+
+from polyshm._core import (
+    MUTEX_ALIGN,
+    MUTEX_SIZE,
+    Atomic,
+    Deleted,
+    Error,
+    Lost,
+    Mutex,
+    OwnerDied,
+    RecordLock,
+    Segment,
+    Stat,
+    __version__,
+    exists,
+    list,
+    stat,
+    unlink,
+)
+
+__all__ = [
+    "MUTEX_ALIGN",
+    "MUTEX_SIZE",
+    "Atomic",
+    "Deleted",
+    "Error",
+    "Lost",
+    "Mutex",
+    "OwnerDied",
+    "RecordLock",
+    "Segment",
+    "Stat",
+    "__version__",
+    "exists",
+    "list",
+    "stat",
+    "unlink",
+]

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: MIT
+from polyshm._core import MUTEX_ALIGN as MUTEX_ALIGN
+from polyshm._core import MUTEX_SIZE as MUTEX_SIZE
+from polyshm._core import Atomic as Atomic
+from polyshm._core import Deleted as Deleted
+from polyshm._core import Error as Error
+from polyshm._core import Lost as Lost
+from polyshm._core import Mutex as Mutex
+from polyshm._core import OwnerDied as OwnerDied
+from polyshm._core import RecordLock as RecordLock
+from polyshm._core import Segment as Segment
+from polyshm._core import Stat as Stat
+from polyshm._core import __version__ as __version__
+from polyshm._core import exists as exists
+from polyshm._core import list as list
+from polyshm._core import stat as stat
+from polyshm._core import unlink as unlink
+
+__all__ = [
+    "MUTEX_ALIGN",
+    "MUTEX_SIZE",
+    "Atomic",
+    "Deleted",
+    "Error",
+    "Lost",
+    "Mutex",
+    "OwnerDied",
+    "RecordLock",
+    "Segment",
+    "Stat",
+    "__version__",
+    "exists",
+    "list",
+    "stat",
+    "unlink",
+]

@@ -1,0 +1,360 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The modes of the driver, and the table. driver_trace.c steps one process, driver_exec.c one of another language.
+ */
+#include "driver_trace.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define HELPERS 8
+#define ROWS 256
+
+unsigned crash_deadline_ms = 2000;
+unsigned crash_failures_max = 5;
+bool crash_quiet;
+
+/* The driver's own state: one run at a time. */
+static char *message; /* shared with all children: the first failure of a run */
+static pid_t helpers[HELPERS];
+static crash_row rows[ROWS];
+static unsigned row_count;
+
+void *crash_share(size_t size)
+{
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+        perror("mmap");
+        exit(2);
+    }
+    return memory;
+}
+
+#define MESSAGE_SIZE 512
+
+void crash_init(char **argv)
+{
+    if (!getenv("LD_BIND_NOW")) {
+        setenv("LD_BIND_NOW", "1", 1);
+        execv("/proc/self/exe", argv);
+        perror("/proc/self/exe");
+        exit(2);
+    }
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    message = crash_share(MESSAGE_SIZE);
+}
+
+int crash_fail(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    if (!message[0])
+        vsnprintf(message, MESSAGE_SIZE, format, arguments);
+    va_end(arguments);
+    return 1;
+}
+
+pid_t crash_spawn(int (*function)(void *context), void *context)
+{
+    for (int i = 0; i < HELPERS; i++) {
+        if (helpers[i])
+            continue;
+        helpers[i] = crash_fork(function, context);
+        if (helpers[i] > 0)
+            return helpers[i];
+        helpers[i] = 0;
+        break;
+    }
+    crash_fail("no helper: %s", strerror(errno));
+    return -1;
+}
+
+void crash_wait_asleep(pid_t pid)
+{
+    const struct timespec pause = {0, 200000};
+    for (int i = 0; i < 10000; i++) {
+        char state = crash_process_state(pid);
+        if (state == 'S' || state == 'Z' || state == 0)
+            return;
+        nanosleep(&pause, NULL);
+    }
+}
+
+/* Waits for a child that is not traced; what is wrong goes to `message`. */
+static void expect_end(pid_t pid, const char *who)
+{
+    int status = 0;
+    pid_t got = crash_wait(pid, &status, crash_deadline_ms);
+    if (got != pid) {
+        char state = crash_process_state(pid);
+        kill(pid, SIGKILL);
+        waitpid(pid, &status, 0);
+        crash_fail("%s hangs (state %c)", who, state);
+    } else if (WIFSIGNALED(status)) {
+        crash_fail("%s died of signal %d", who, WTERMSIG(status));
+    } else if (WEXITSTATUS(status)) {
+        crash_fail("%s ended with %d", who, WEXITSTATUS(status));
+    }
+}
+
+/* What a survivor's process is given. */
+typedef struct survivor {
+    const crash_case *c;
+    crash_facts facts;
+} survivor;
+
+static int run_check(void *context)
+{
+    const survivor *s = context;
+    const char *wrong = s->c->check(s->c->context, &s->facts);
+    return wrong ? crash_fail("%s", wrong) : 0;
+}
+
+static void start_run(const crash_case *c)
+{
+    message[0] = '\0';
+    if (c->reset)
+        c->reset(c->context);
+}
+
+/* After the victim: the helpers come to their end, and a survivor checks. */
+static void finish_run(const crash_case *c, crash_facts facts)
+{
+    survivor s = {c, facts};
+    if (c->unblock)
+        c->unblock(c->context);
+    for (int i = 0; i < HELPERS; i++)
+        if (helpers[i])
+            expect_end(helpers[i], "helper");
+    memset(helpers, 0, sizeof helpers);
+    pid_t pid = crash_fork(run_check, &s);
+    if (pid < 0)
+        crash_fail("fork: %s", strerror(errno));
+    else
+        expect_end(pid, "survivor");
+}
+
+static int start_victim(crash_traced *t, const crash_case *c)
+{
+    int rc = c->program ? crash_trace_program(t, c) : crash_trace_subject(t, c, c->subject);
+    if (rc == 0 && c->begun)
+        c->begun(c->context, t->pid);
+    return rc;
+}
+
+/* Goes on to state number `wanted`, counting from 0, the state before the operation. SAME: it stands there; ASLEEP:
+ * it is there, in a system call; END or GONE: there is no such state, and *states says how many there are. */
+static crash_step_result step_to_state(crash_traced *t, const crash_case *c, unsigned long wanted,
+                                       unsigned long *states, bool visit_sleep)
+{
+    unsigned long state = 0;
+    bool slept = false;
+    while (state < wanted) {
+        crash_step_result result = crash_step(t);
+        if (result == CRASH_CHANGED) {
+            state++;
+            slept = false;
+        } else if (result == CRASH_ASLEEP) {
+            if (!slept && visit_sleep && ++state == wanted)
+                return CRASH_ASLEEP;
+            slept = true;
+            if (c->unblock)
+                c->unblock(c->context);
+        } else if (result != CRASH_SAME) {
+            *states = state + 1;
+            return result;
+        }
+    }
+    return CRASH_SAME;
+}
+
+static crash_step_result step_to_instruction(crash_traced *t, unsigned long wanted)
+{
+    while (t->steps < wanted)
+        if (crash_step_blindly(t) == CRASH_GONE)
+            return CRASH_GONE;
+    return CRASH_SAME;
+}
+
+/* Rows are printed as they are done. */
+static const crash_row *print_row(const crash_row *row)
+{
+    if (row == rows)
+        printf("%-48s %-14s %12s %7s %7s %9s\n", "operation", "mode", "instructions", "states", "kills", "failures");
+    printf("%-48s %-14s %12lu %7lu %7lu %9lu\n", row->operation, row->mode, row->instructions, row->states, row->kills,
+           row->failures);
+    return row;
+}
+
+static crash_row *new_row(const crash_case *c, const char *mode)
+{
+    if (row_count == ROWS)
+        row_count--;
+    crash_row *row = &rows[row_count++];
+    *row = (crash_row){.mode = mode};
+    snprintf(row->operation, sizeof row->operation, "%s", c->name);
+    return row;
+}
+
+/* Counts what is wrong with the run that ended; false: it is enough. */
+static bool account(crash_row *row, const char *what, unsigned long where)
+{
+    if (!message[0])
+        return true;
+    row->failures++;
+    if (!crash_quiet)
+        printf("FAILED %s, %s, %s %lu: %s\n", row->operation, row->mode, what, where, message);
+    return row->failures < crash_failures_max;
+}
+
+static void kill_victim(crash_traced *t, const crash_case *c)
+{
+    if (t->pid > 0 && c->dying)
+        c->dying(c->context, t->pid);
+    crash_trace_kill(t);
+}
+
+const crash_row *crash_states(const crash_case *c)
+{
+    crash_row *row = new_row(c, "states");
+    for (unsigned long wanted = 0;; wanted++) {
+        crash_traced t;
+        start_run(c);
+        crash_step_result result = CRASH_GONE;
+        bool started = start_victim(&t, c) == 0;
+        crash_facts facts = {.victim = t.pid, .killed = true};
+        if (started)
+            result = step_to_state(&t, c, wanted, &row->states, true);
+        bool over = result == CRASH_END || result == CRASH_GONE;
+        if (result == CRASH_END)
+            row->instructions = t.steps;
+        if (result == CRASH_GONE)
+            crash_fail("the victim went away by itself");
+        kill_victim(&t, c);
+        row->kills++;
+        finish_run(c, facts);
+        if (!account(row, "state", wanted) || over)
+            return print_row(row);
+    }
+}
+
+const crash_row *crash_every(const crash_case *c)
+{
+    crash_row *row = new_row(c, "every");
+    crash_traced t;
+    /* How many there are. */
+    start_run(c);
+    bool ended = start_victim(&t, c) == 0 && step_to_state(&t, c, ~0ul, &row->states, false) == CRASH_END;
+    crash_facts survey = {.victim = t.pid, .killed = true};
+    if (!ended)
+        crash_fail("the victim never ends");
+    row->instructions = t.steps;
+    kill_victim(&t, c);
+    finish_run(c, survey);
+    for (unsigned long wanted = 0; account(row, "instruction", wanted) && wanted < row->instructions; wanted++) {
+        start_run(c);
+        bool started = start_victim(&t, c) == 0;
+        crash_facts facts = {.victim = t.pid, .killed = true};
+        if (started)
+            step_to_instruction(&t, wanted);
+        kill_victim(&t, c);
+        row->kills++;
+        finish_run(c, facts);
+    }
+    return print_row(row);
+}
+
+const crash_row *crash_stop(const crash_case *c)
+{
+    crash_row *row = new_row(c, "stop, run");
+    bool over = false;
+    for (unsigned long wanted = 0; !over; wanted++) {
+        for (int resume = 0; resume < 2; resume++) {
+            crash_traced t;
+            start_run(c);
+            crash_step_result result = CRASH_GONE;
+            bool started = start_victim(&t, c) == 0;
+            crash_facts facts = {.victim = t.pid, .killed = !resume};
+            if (started)
+                result = step_to_state(&t, c, wanted, &row->states, false);
+            over = result == CRASH_END || result == CRASH_GONE;
+            if (result == CRASH_END)
+                row->instructions = t.steps;
+            pid_t partner = crash_fork(c->partner, c->context);
+            if (partner > 0)
+                expect_end(partner, "partner");
+            if (!resume) {
+                kill_victim(&t, c);
+                row->kills++;
+            } else {
+                int code = crash_trace_resume(&t, c->unblock, c->context);
+                if (code)
+                    crash_fail("the victim ended with %d after it was stopped", code);
+            }
+            finish_run(c, facts);
+            if (!account(row, resume ? "resumed at state" : "killed at state", wanted))
+                return print_row(row);
+        }
+    }
+    return print_row(row);
+}
+
+const crash_row *crash_repair(const crash_case *c)
+{
+    crash_row *row = new_row(c, "repair killed");
+    bool first_over = false;
+    for (unsigned long first = 0; !first_over; first++) {
+        bool second_over = false;
+        for (unsigned long second = 0; !second_over; second++) {
+            crash_traced t;
+            unsigned long states = 0, ignored = 0;
+            start_run(c);
+            crash_step_result result = CRASH_GONE;
+            bool started = start_victim(&t, c) == 0;
+            crash_facts facts = {.victim = t.pid, .killed = true};
+            if (started)
+                result = step_to_state(&t, c, first, &ignored, true);
+            first_over = result == CRASH_END || result == CRASH_GONE;
+            kill_victim(&t, c);
+            if (c->unblock)
+                c->unblock(c->context);
+            result = CRASH_GONE;
+            if (crash_trace_subject(&t, c, c->repair) == 0) {
+                facts.repairer = t.pid;
+                result = step_to_state(&t, c, second, &states, true);
+            }
+            second_over = result == CRASH_END || result == CRASH_GONE;
+            if (result == CRASH_GONE)
+                crash_fail("the repairer went away by itself");
+            if (second_over)
+                row->states += states;
+            if (t.steps > row->instructions)
+                row->instructions = t.steps;
+            kill_victim(&t, c);
+            row->kills += 2;
+            finish_run(c, facts);
+            if (!account(row, "state", first * 1000 + second))
+                return print_row(row);
+        }
+    }
+    return print_row(row);
+}
+
+int crash_report(void)
+{
+    unsigned long failures = 0, kills = 0;
+    for (unsigned i = 0; i < row_count; i++) {
+        failures += rows[i].failures;
+        kills += rows[i].kills;
+    }
+    printf("%lu kills, %lu failures\n", kills, failures);
+    return failures != 0;
+}

@@ -1,0 +1,469 @@
+/* SPDX-License-Identifier: MIT */
+#include "driver_lock.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define SECOND INT64_C(1000000000)
+/* How long a partner waits for a lock that a stopped process may hold: longer than it takes to get a free one. */
+#define PATIENCE (SECOND / 50)
+
+/* What is under test: the lock, and what it guards. */
+typedef struct guarded {
+    unsigned char lock[CRASH_LOCK_BYTES];
+    volatile uint64_t a, b;
+} guarded;
+
+/* What is known beside it. */
+typedef struct notes {
+    volatile uint64_t done; /* sections that came to their end, counted under the lock */
+    volatile uint64_t deaths;
+    volatile uint32_t go, taken, told, told_pid;
+} notes;
+
+static struct world {
+    const crash_lock *lock;
+    int fd;
+    guarded *guarded;
+    notes *notes;
+    crash_lock_what what;
+    pid_t first;   /* who died before the run began; 0: nobody */
+    bool expected; /* a death is still to be told */
+    bool known;    /* `expected` is; not where nobody was killed */
+    pid_t helper;
+    crash_case made;
+} world;
+
+static void meet(void)
+{
+    if (world.guarded)
+        return;
+    world.notes = crash_share(sizeof *world.notes);
+    world.fd = memfd_create("crash-lock", MFD_CLOEXEC);
+    if (world.fd < 0 || ftruncate(world.fd, sizeof *world.guarded))
+        exit(2);
+    world.guarded = mmap(NULL, sizeof *world.guarded, PROT_READ | PROT_WRITE, MAP_SHARED, world.fd, 0);
+    if (world.guarded == MAP_FAILED)
+        exit(2);
+}
+
+int crash_lock_memory(void **bytes)
+{
+    meet();
+    if (bytes)
+        *bytes = world.guarded->lock;
+    return world.fd;
+}
+
+static int take(bool recover, int64_t timeout, pshm_death *death)
+{
+    const crash_lock *lock = world.lock;
+    int64_t deadline = pshm_deadline(timeout);
+    int rc;
+    do
+        rc = (recover ? lock->recover : lock->acquire)(lock->handle, deadline, death);
+    while (rc == -EINTR);
+    return rc;
+}
+
+static int failed(const char *what, int rc)
+{
+    return crash_fail("%s: %s", what, pshm_error_name(rc));
+}
+
+/* Notes a death that was told. */
+static void note_death(const pshm_death *death)
+{
+    if (!death->died)
+        return;
+    world.notes->told = 1;
+    if (death->pid)
+        world.notes->told_pid = death->pid;
+}
+
+/* The lock is held: puts right what a death told of, or finds the words equal. */
+static int mend(const pshm_death *death)
+{
+    guarded *g = world.guarded;
+    note_death(death);
+    if (!death->died)
+        return g->a == g->b ? 0
+                            : crash_fail("not told of a death between the words: a %lu, b %lu", g->a, g->b);
+    g->b = g->a;
+    world.notes->done = g->a;
+    int rc = world.lock->consistent(world.lock->handle);
+    return rc ? failed("consistent", rc) : 0;
+}
+
+/* The lock is held and clean. */
+static void change(void)
+{
+    guarded *g = world.guarded;
+    g->a = g->a + 1;
+    g->b = g->b + 1;
+    world.notes->done++;
+}
+
+static int release(void)
+{
+    int rc = world.lock->release(world.lock->handle);
+    return rc ? failed("release", rc) : 0;
+}
+
+/* A whole turn, by whoever wants to know whether the lock can still be had. */
+static int turn(void)
+{
+    pshm_death death;
+    int rc = take(true, SECOND, &death);
+    if (rc)
+        return failed("recover", rc);
+    if (mend(&death))
+        return 1;
+    change();
+    return release();
+}
+
+static int hold_until_told(void *context)
+{
+    (void)context;
+    pshm_death death;
+    int rc = take(true, SECOND, &death);
+    if (rc || mend(&death))
+        return rc ? failed("holder", rc) : 1;
+    world.notes->taken = 1;
+    while (!world.notes->go)
+        usleep(200);
+    change();
+    return release();
+}
+
+static int wait_for_turn(void *context)
+{
+    (void)context;
+    return turn();
+}
+
+static int die_between_words(void *context)
+{
+    (void)context;
+    pshm_death death;
+    int rc = take(false, SECOND, &death);
+    if (rc)
+        return failed("first victim", rc);
+    world.guarded->a++;
+    raise(SIGKILL);
+    return 1;
+}
+
+/* The mark is told, and stays. */
+static int meet_death(void *context)
+{
+    (void)context;
+    pshm_death death;
+    int rc = take(false, SECOND, &death);
+    return rc == -EOWNERDEAD ? 0 : failed("second to come", rc);
+}
+
+static void run_to_end(pid_t pid)
+{
+    int status;
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        continue;
+}
+
+static void reset(void *context)
+{
+    (void)context;
+    memset(world.guarded, 0, sizeof *world.guarded);
+    memset((void *)world.notes, 0, sizeof *world.notes);
+    world.first = world.helper = 0;
+    world.known = world.expected = false;
+    world.lock->create(world.lock->handle);
+    switch (world.what) {
+    case CRASH_LOCK_CONTENDED:
+        world.helper = crash_spawn(hold_until_told, NULL);
+        while (!world.notes->taken)
+            usleep(100);
+        break;
+    case CRASH_LOCK_AFTER_DEATH:
+    case CRASH_LOCK_AFTER_MARK:
+    case CRASH_LOCK_RECOVER:
+    case CRASH_LOCK_CONSISTENT:
+    case CRASH_LOCK_REPAIR:
+        world.first = crash_fork(die_between_words, NULL);
+        run_to_end(world.first);
+        if (world.what == CRASH_LOCK_AFTER_MARK)
+            run_to_end(crash_fork(meet_death, NULL));
+        break;
+    default:
+        break;
+    }
+}
+
+static void begun(void *context, pid_t victim)
+{
+    (void)context;
+    (void)victim;
+    if (world.what == CRASH_LOCK_RELEASE_WAITER) {
+        world.helper = crash_spawn(wait_for_turn, NULL);
+        crash_wait_asleep(world.helper);
+    }
+}
+
+static void unblock(void *context)
+{
+    (void)context;
+    world.notes->go = 1;
+}
+
+static void dying(void *context, pid_t victim)
+{
+    (void)context;
+    const crash_lock *lock = world.lock;
+    /* What is told from here on depends on this moment alone, unless somebody else is at work. */
+    world.known = world.what != CRASH_LOCK_CONTENDED && world.what != CRASH_LOCK_RELEASE_WAITER;
+    world.expected = lock->held_by(lock->handle, victim) || lock->marked(lock->handle);
+    world.notes->told = 0;
+}
+
+static int subject(void *context)
+{
+    (void)context;
+    const crash_lock *lock = world.lock;
+    pshm_death death = {false, 0};
+    int rc = 0;
+    switch (world.what) {
+    case CRASH_LOCK_ATTEMPT:
+        crash_begin();
+        rc = lock->attempt(lock->handle, &death);
+        crash_end();
+        break;
+    case CRASH_LOCK_ACQUIRE:
+    case CRASH_LOCK_CONTENDED:
+    case CRASH_LOCK_AFTER_DEATH:
+    case CRASH_LOCK_AFTER_MARK:
+        crash_begin();
+        rc = take(false, SECOND, &death);
+        crash_end();
+        break;
+    case CRASH_LOCK_RECOVER:
+        crash_begin();
+        rc = take(true, SECOND, &death);
+        crash_end();
+        return rc ? failed("recover", rc) : mend(&death) || release();
+    case CRASH_LOCK_CONSISTENT:
+        rc = take(true, SECOND, &death);
+        if (rc)
+            return failed("recover", rc);
+        note_death(&death);
+        world.guarded->b = world.guarded->a;
+        crash_begin();
+        rc = lock->consistent(lock->handle);
+        crash_end();
+        return rc ? failed("consistent", rc) : release();
+    case CRASH_LOCK_RELEASE:
+    case CRASH_LOCK_RELEASE_WAITER:
+        rc = take(false, SECOND, &death);
+        if (rc)
+            return failed("acquire", rc);
+        change();
+        crash_begin();
+        rc = lock->release(lock->handle);
+        crash_end();
+        return rc ? failed("release", rc) : 0;
+    case CRASH_LOCK_AGAIN:
+    case CRASH_LOCK_INNER:
+        rc = take(false, SECOND, &death);
+        if (rc)
+            return failed("acquire", rc);
+        if (world.what == CRASH_LOCK_AGAIN)
+            crash_begin();
+        rc = take(false, SECOND, &death);
+        if (world.what == CRASH_LOCK_AGAIN)
+            crash_end();
+        if (rc)
+            return failed("acquire again", rc);
+        change();
+        if (world.what == CRASH_LOCK_INNER)
+            crash_begin();
+        rc = lock->release(lock->handle);
+        if (world.what == CRASH_LOCK_INNER)
+            crash_end();
+        if (rc)
+            return failed("inner release", rc);
+        change();
+        return release();
+    case CRASH_LOCK_SECTION:
+        crash_begin();
+        rc = take(false, SECOND, &death);
+        if (rc == 0) {
+            change();
+            rc = lock->release(lock->handle);
+        }
+        crash_end();
+        return rc ? failed("section", rc) : 0;
+    default:
+        crash_begin();
+        rc = turn();
+        crash_end();
+        return rc;
+    }
+    if (rc == -EOWNERDEAD && world.first) { /* as it has to be: there was a death, and the lock is not held */
+        note_death(&death);
+        return 0;
+    }
+    if (rc)
+        return failed("acquire", rc);
+    change();
+    return release();
+}
+
+static int repair(void *context)
+{
+    (void)context;
+    crash_begin();
+    int rc = turn();
+    crash_end();
+    return rc;
+}
+
+/* Another one who wants the lock while somebody is stopped in the middle. */
+static int partner(void *context)
+{
+    (void)context;
+    pshm_death death;
+    int rc = take(true, PATIENCE, &death);
+    if (rc == -ETIMEDOUT)
+        return 0;
+    if (rc)
+        return failed("partner", rc);
+    if (mend(&death))
+        return 1;
+    change();
+    return release();
+}
+
+/* Are all locks given back? A list that is empty points at itself. */
+static bool holds_nothing(void)
+{
+    struct {
+        void *list;
+        long offset;
+        void *pending;
+    } *head = NULL;
+    size_t size;
+    return syscall(SYS_get_robust_list, 0, &head, &size) == 0 && head->list == (void *)head && !head->pending;
+}
+
+static const char *check(void *context, const crash_facts *facts)
+{
+    static char text[160];
+    const crash_lock *lock = world.lock;
+    guarded *g = world.guarded;
+    pshm_death death;
+    (void)context;
+    int rc = take(true, SECOND, &death);
+    if (rc) {
+        snprintf(text, sizeof text, "recover: %s", pshm_error_name(rc));
+        return text;
+    }
+    note_death(&death);
+    if (world.known && facts->killed && (death.died || world.notes->told) != world.expected)
+        return world.expected ? "the death was not told" : "told a death that did not concern the lock";
+    uint32_t pid = world.notes->told_pid;
+    pid_t victim = facts->killed ? facts->victim : 0;
+    if (pid && pid != (uint32_t)world.first && pid != (uint32_t)victim && pid != (uint32_t)facts->repairer) {
+        snprintf(text, sizeof text, "told the death of %u; those that died: %d, %d, %d", pid, (int)world.first,
+                 (int)victim, (int)facts->repairer);
+        return text;
+    }
+    if (mend(&death))
+        return "";
+    uint64_t open = facts->killed ? 1u + (facts->repairer != 0) : 0;
+    if (g->a != g->b || g->a < world.notes->done || g->a > world.notes->done + open) {
+        snprintf(text, sizeof text, "a %lu, b %lu, but %lu came to their end", g->a, g->b, world.notes->done);
+        return text;
+    }
+    change();
+    if (lock->release(lock->handle))
+        return "release after recover";
+    /* And every other operation. */
+    for (int i = 0; i < 2; i++) {
+        rc = i ? lock->attempt(lock->handle, &death) : take(false, SECOND, &death);
+        if (rc || death.died)
+            return rc ? "acquire after recover" : "marked after recover";
+        change();
+        if (lock->recursive && take(false, SECOND, &death))
+            return "acquire again";
+        if (!lock->held_by(lock->handle, getpid()))
+            return "not held by its owner";
+        if (lock->recursive && lock->release(lock->handle))
+            return "inner release";
+        if (lock->release(lock->handle))
+            return "release";
+    }
+    if (lock->release(lock->handle) != PSHM_ENOTOWNER)
+        return "released once too often";
+    const char *wrong = lock->verify ? lock->verify(lock->handle) : NULL;
+    return wrong ? wrong : holds_nothing() ? NULL : "the survivor's robust list is not empty";
+}
+
+static const char *const names[CRASH_LOCK_CASES] = {
+    [CRASH_LOCK_ATTEMPT] = "try",
+    [CRASH_LOCK_ACQUIRE] = "acquire",
+    [CRASH_LOCK_CONTENDED] = "acquire, contended",
+    [CRASH_LOCK_AFTER_DEATH] = "acquire after a death",
+    [CRASH_LOCK_AFTER_MARK] = "acquire that meets a mark",
+    [CRASH_LOCK_RELEASE] = "release",
+    [CRASH_LOCK_RELEASE_WAITER] = "release with a waiter",
+    [CRASH_LOCK_RECOVER] = "recover",
+    [CRASH_LOCK_CONSISTENT] = "consistent",
+    [CRASH_LOCK_AGAIN] = "acquire again",
+    [CRASH_LOCK_INNER] = "inner release",
+    [CRASH_LOCK_SECTION] = "acquire, change, release",
+    [CRASH_LOCK_REPAIR] = "recover, repair, consistent, release",
+};
+
+const crash_case *crash_lock_case(const crash_lock *lock, crash_lock_what what)
+{
+    static char name[64];
+    meet();
+    snprintf(name, sizeof name, "%s: %s", lock->name, names[what]);
+    world.lock = lock;
+    world.what = what;
+    world.made = (crash_case){.name = name,
+                              .watched = world.guarded,
+                              .watched_size = sizeof *world.guarded,
+                              .reset = reset,
+                              .subject = subject,
+                              .begun = begun,
+                              .unblock = unblock,
+                              .dying = dying,
+                              .partner = partner,
+                              .repair = repair,
+                              .check = check};
+    return &world.made;
+}
+
+void crash_lock_all(const crash_lock *lock)
+{
+    for (crash_lock_what what = 0; what < CRASH_LOCK_CASES; what++) {
+        if (!lock->recursive && (what == CRASH_LOCK_AGAIN || what == CRASH_LOCK_INNER))
+            continue;
+        const crash_case *c = crash_lock_case(lock, what);
+        bool alone = what != CRASH_LOCK_CONTENDED && what != CRASH_LOCK_RELEASE_WAITER;
+        crash_states(c);
+        if (alone)
+            crash_every(c);
+        crash_stop(c);
+        if (alone)
+            crash_repair(c);
+    }
+}
