@@ -9,7 +9,7 @@ local function measure(statement, names, unroll, seconds)
         locals[#locals + 1] = name
         values[#values + 1] = value
     end
-    local source = ("local %s = ...\nreturn function(n) for _ = 1, n do %s end end"):format(
+    local source = ("local %s = ...\nreturn function(times_) for _ = 1, times_ do %s end end"):format(
         table.concat(locals, ", "), (statement .. "\n"):rep(unroll))
     local run = assert(load(source))(table.unpack(values))
     local function timed(n)

@@ -79,7 +79,7 @@ int pshm_os_draft_begin(const char *path, uint32_t mode, bool inherit, pshm_os_d
     if (fd < 0)
         return fd;
     draft->fd = fd;
-    int rc = mode == 0600 ? 0 : checked(fchmod(fd, mode));
+    int rc = checked(fchmod(fd, mode)); /* open's own was narrowed by the umask */
     if (rc < 0)
         pshm_os_draft_drop(draft);
     return rc;

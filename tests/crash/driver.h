@@ -9,7 +9,8 @@
  *   crash_states   SIGKILL at each state, also while the victim sleeps in a system call
  *   crash_every    SIGKILL after each single instruction, for short operations
  *   crash_stop     stops at each state, runs a partner to its end, then kills, and in another run resumes
- *   crash_repair   SIGKILL at each state; a survivor that repairs is killed at each state of its own; a third checks
+ *   crash_repair   SIGKILL at each state; a survivor that repairs is killed at each state of its own; a third checks.
+ *                  Once for all deaths that leave the same bytes
  *
  * A program of the kind crash_*.c describes its operations as crash_case, calls crash_init first, the modes, and ends
  * with crash_report. Nothing here is run under valgrind or a sanitizer: those put their own instructions and threads

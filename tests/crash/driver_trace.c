@@ -121,20 +121,22 @@ static uint64_t hash_of(const unsigned char *bytes, size_t size)
 
 int crash_trace_registers(crash_traced *t)
 {
-    struct user_regs_struct registers;
 #if defined(__x86_64__)
-    if (ptrace(PTRACE_GETREGS, t->pid, NULL, &registers))
-        return -1;
-    t->pc = registers.rip;
-    t->sp = registers.rsp;
+    /* One word costs less than all of them; where the stack is matters at one place alone. */
+    errno = 0;
+    t->pc = (uintptr_t)ptrace(PTRACE_PEEKUSER, t->pid, (void *)offsetof(struct user, regs.rip), NULL);
+    if (t->pc == t->end_pc && t->end_sp)
+        t->sp = (uintptr_t)ptrace(PTRACE_PEEKUSER, t->pid, (void *)offsetof(struct user, regs.rsp), NULL);
+    return errno ? -1 : 0;
 #else
+    struct user_regs_struct registers;
     struct iovec part = {&registers, sizeof registers};
     if (ptrace(PTRACE_GETREGSET, t->pid, (void *)NT_PRSTATUS, &part))
         return -1;
     t->pc = registers.pc;
     t->sp = registers.sp;
-#endif
     return 0;
+#endif
 }
 
 /* Is the instruction at `pc` a system call? Code does not change, so each place is asked once. */

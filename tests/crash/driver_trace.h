@@ -45,7 +45,7 @@ int crash_trace_resume(crash_traced *t, void (*prod)(void *context), void *conte
 
 /* Takes the first look, and finds the robust list. */
 int crash_trace_look(crash_traced *t);
-/* Sets pc and sp from the stopped process. */
+/* Sets pc from the stopped process, and sp where pc is that of the end. */
 int crash_trace_registers(crash_traced *t);
 /* waitpid of one process for so many milliseconds: as waitpid, 0 for too late. */
 pid_t crash_wait(pid_t pid, int *status, unsigned milliseconds);

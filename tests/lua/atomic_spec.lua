@@ -7,11 +7,10 @@ local support = require "support"
 local raises = support.raises
 
 describe("atomic", function()
-  support.watch { before_each = before_each, after_each = after_each }
-
   local seg
   before_each(function() seg = assert(polyshm.segment("anon:", { size = 4096 })) end)
   after_each(function() seg:close() end)
+  support.watch { before_each = before_each, after_each = after_each }
 
   local words = {
     i32 = { size = 4, format = "i4", low = -0x80000000, high = 0x7fffffff },

@@ -237,18 +237,17 @@ static pthread_mutex_t *map_mutex(lua_State *L)
     return (pthread_mutex_t *)(void *)((char *)map + offset);
 }
 
-/* foreign_mutex(path, offset, kind): makes a pthread mutex in a file as a program without polyshm would; `kind` is
- * "robust", "fragile" (shared, not robust) or "private" (robust, not shared). The file stays mapped. */
+/* foreign_mutex(path, offset, kind): makes a pthread mutex in a file as a program without polyshm would, process-shared
+ * and, unless `kind` is "fragile", robust. The file stays mapped. */
 static int h_foreign_mutex(lua_State *L)
 {
-    static const char *const kinds[] = {"robust", "fragile", "private", NULL};
+    static const char *const kinds[] = {"robust", "fragile", NULL};
     int kind = luaL_checkoption(L, 3, "robust", kinds);
     pthread_mutex_t *mutex = map_mutex(L);
     pthread_mutexattr_t attributes;
     pthread_mutexattr_init(&attributes);
-    if (kind != 2)
-        pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
-    if (kind != 1)
+    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+    if (kind == 0)
         pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
     pthread_mutex_init(mutex, &attributes);
     pthread_mutexattr_destroy(&attributes);

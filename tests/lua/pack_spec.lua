@@ -6,12 +6,11 @@ local support = require "support"
 local raises = support.raises
 
 describe("pack", function()
-  support.watch { before_each = before_each, after_each = after_each }
-
   local SIZE = 4096
   local seg
   before_each(function() seg = assert(polyshm.segment("anon:", { size = SIZE })) end)
   after_each(function() seg:close() end)
+  support.watch { before_each = before_each, after_each = after_each }
 
   -- Writes at `offset` what string.pack says, nothing else, and reads it back.
   local function same(offset, format, ...)

@@ -15,11 +15,10 @@ local types = {
 }
 
 describe("view", function()
-  support.watch { before_each = before_each, after_each = after_each }
-
   local seg
   before_each(function() seg = assert(polyshm.segment("anon:", { size = 4096 })) end)
   after_each(function() seg:close() end)
+  support.watch { before_each = before_each, after_each = after_each }
 
   for _, row in ipairs(types) do
     local token, letter, size, low, high = table.unpack(row)
