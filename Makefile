@@ -50,6 +50,10 @@ C_HELPERS  := $(patsubst tests/c/%.c,$(BUILD)/obj/tests/c/%.o,\
 # tests/crash: a program of each crash_*.c, with the driver linked in.
 CRASH_TESTS   := $(patsubst tests/crash/%.c,$(BUILD)/tests/%,$(wildcard tests/crash/crash_*.c))
 CRASH_HELPERS := $(patsubst tests/crash/%.c,$(BUILD)/obj/tests/crash/%.o,$(wildcard tests/crash/driver*.c))
+# tests/cross: peer*.c are one program, the partner in C; foreign_*.c know nothing of polyshm.
+CROSS_PEER    := $(BUILD)/tests/cross_peer
+CROSS_OBJ     := $(patsubst tests/cross/%.c,$(BUILD)/obj/tests/cross/%.o,$(wildcard tests/cross/peer*.c))
+CROSS_FOREIGN := $(patsubst tests/cross/%.c,$(BUILD)/tests/cross_%,$(wildcard tests/cross/foreign_*.c))
 LUA_HELPERS   := $(patsubst tests/lua/%.c,$(BUILD)/lua/%.so,$(wildcard tests/lua/*.c))
 
 # What a program of ours needs to find the modules of this build tree.
@@ -103,7 +107,7 @@ lib: $(BUILD)/libpolyshm.a $(BUILD)/libpolyshm.so $(BUILD)/polyshm.pc ## libpoly
 modules: $(BUILD)/lua/polyshm/core.so
 	@:
 
-tests-build: $(C_TESTS) $(C_FOREIGN) $(CRASH_TESTS) $(LUA_HELPERS)
+tests-build: $(C_TESTS) $(C_FOREIGN) $(CRASH_TESTS) $(CROSS_PEER) $(CROSS_FOREIGN) $(LUA_HELPERS)
 	@:
 
 # Whatever changes the compiler's line, apart from WERROR, makes everything anew.
@@ -178,10 +182,17 @@ $(C_TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/c/%.o $(C_HELPERS) $(BUILD)/lib
 $(CRASH_TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/crash/%.o $(CRASH_HELPERS) $(BUILD)/libpolyshm.a
 	$(LINK) -o $@ $^
 
+$(CROSS_PEER): $(CROSS_OBJ) $(BUILD)/libpolyshm.a
+	$(LINK) -o $@ $^
+
+$(CROSS_FOREIGN): $(BUILD)/tests/cross_%: tests/cross/%.c $(BUILD)/flags
+	@mkdir -p $(@D) && echo "  CC    $<" && $(CC) -std=c11 -D_GNU_SOURCE $(WARN) $(CFLAGS) -MMD -MP -pthread $< -o $@
+
 $(LUA_HELPERS): $(BUILD)/lua/%.so: tests/lua/%.c $(BUILD)/flags
 	$(COMPILE) -fvisibility=default -isystem $(LUA_INCDIR) $(LDFLAGS) -shared $< -o $@
 
--include $(LIB_OBJ:.o=.d) $(CORE_OBJ:.o=.d) $(LUA_OBJ:.o=.d) $(C_TESTS:=.d) $(C_FOREIGN:=.d) $(LUA_HELPERS:.so=.d)
+-include $(LIB_OBJ:.o=.d) $(CORE_OBJ:.o=.d) $(LUA_OBJ:.o=.d) $(C_TESTS:=.d) $(C_FOREIGN:=.d) $(LUA_HELPERS:.so=.d) \
+	$(CROSS_FOREIGN:=.d)
 -include $(wildcard $(BUILD)/obj/tests/*/*.d)
 
 # ---- tests -------------------------------------------------------------------------------------------------------

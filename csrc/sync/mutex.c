@@ -180,14 +180,15 @@ static int settle(pshm_segment_mutex *mutex, pshm_mutex_bytes *bytes, int got, b
             __atomic_store_n(&mark->died, PSHM_MUTEX_DIED | mark->owner, __ATOMIC_RELEASE);
         pthread_mutex_consistent(&bytes->mutex);
     }
-    if (mutex->marked) {
+    bool nested = mutex->recursive && bytes->mutex.__data.__count > 1; /* the owner knows already */
+    if (mutex->marked && !nested) {
         uint64_t died = __atomic_load_n(&mark->died, __ATOMIC_RELAXED);
         if (PSHM_UNLIKELY(died)) {
             death->died = true;
             death->pid = (uint32_t)died;
         }
     }
-    if (PSHM_UNLIKELY(death->died) && !recover && bytes->mutex.__data.__count <= 1) {
+    if (PSHM_UNLIKELY(death->died) && !recover) {
         if (mutex->marked)
             __atomic_store_n(&mark->owner, 0, __ATOMIC_RELEASE);
         pthread_mutex_unlock(&bytes->mutex);

@@ -89,8 +89,8 @@ int lpshm_segment_atomic(lua_State *L)
 {
     size_t length;
     pshm_word word;
-    const char *token = luaL_checklstring(L, 2, &length);
     const pshm_segment *segment = lpshm_to_segment(L, 1)->segment;
+    const char *token = luaL_checklstring(L, 2, &length);
     int rc = pshm_word_parse(token, length, &word);
     if (rc)
         return luaL_error(L, "%s: atomic type \"%s\": %s", segment->address, token, pshm_error_text(rc));
@@ -255,6 +255,7 @@ static int atomic_notify(lua_State *L)
                : pshm_atomic_check(self->segment, self->word, self->offset);
     if (rc < 0)
         return lpshm_fail_range(L, self->segment, rc, self->offset, pshm_word_size(self->word));
+    word_done(L, self);
     lua_pushinteger(L, rc);
     return 1;
 }

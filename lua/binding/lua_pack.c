@@ -247,10 +247,9 @@ static bool takes_value(enum pack_kind kind)
 static void store_integer(unsigned char *to, uint64_t value, int size, bool big, bool negative)
 {
     unsigned char bytes[PACK_INTEGER_MAX];
-    for (int i = 0; i < size; i++) {
-        int place = big ? size - 1 - i : i;
-        bytes[place] = i < 8 ? (unsigned char)(value >> (8 * i)) : negative ? 0xff : 0;
-    }
+    memset(bytes, negative ? 0xff : 0, sizeof bytes);
+    for (int i = 0; i < size && i < 8; i++)
+        bytes[big ? size - 1 - i : i] = (unsigned char)(value >> (8 * i));
     memcpy(to, bytes, (size_t)size);
 }
 

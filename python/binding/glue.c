@@ -65,6 +65,8 @@ PyObject *glue_raise_segment(py_segment *segment, int rc, const char *format, ..
     if (rc == GLUE_RAISED)
         return NULL;
     char detail[160];
+    if (rc == PSHM_ECLOSED)
+        format = NULL; /* whatever was asked for */
     if (format != NULL) {
         va_list arguments;
         va_start(arguments, format);

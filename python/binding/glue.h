@@ -50,7 +50,8 @@ typedef struct py_segment {
     PyObject_HEAD
     pshm_segment *handle; /* never NULL; closed or not */
     PyObject *weakrefs;
-    uint64_t offset; /* as it was opened: what a pickle repeats */
+    PyObject *folder; /* where a relative path starts; else NULL */
+    uint64_t offset;  /* as it was opened: what a pickle repeats */
     pshm_access access;
     bool exec;
 } py_segment;

@@ -49,6 +49,7 @@ static void segment_dealloc(PyObject *object)
         pshm_segment_close(self->handle);
         pshm_segment_release(self->handle);
     }
+    Py_XDECREF(self->folder);
     type->tp_free(object);
     Py_DECREF(type);
 }
@@ -83,7 +84,8 @@ static PyObject *segment_reduce(PyObject *object, PyObject *unused)
                                       self->exec ? Py_True : Py_False);
     if (options == NULL)
         return NULL;
-    return glue_reduce("reduce_segment", Py_BuildValue("(OiN(KK))", object, (int)self->handle->id, options,
+    return glue_reduce("reduce_segment", Py_BuildValue("(OiON(KK))", object, (int)self->handle->id,
+                                                       self->folder != NULL ? self->folder : Py_None, options,
                                                        (unsigned long long)device, (unsigned long long)inode));
 }
 

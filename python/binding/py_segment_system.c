@@ -4,7 +4,7 @@
  */
 #include "py_segment.h"
 
-#include <errno.h>
+#include <string.h>
 
 /* offset and size of a range, the size to the end where it is left out. */
 static int convert_range(const pshm_segment *handle, PyObject *const *given, uint64_t *offset, uint64_t *size)
@@ -67,12 +67,15 @@ PyObject *py_segment_advise(PyObject *object, PyObject *const *args, Py_ssize_t 
         return NULL;
     if (!PyUnicode_Check(given[0]))
         return PyErr_Format(PyExc_TypeError, "advice must be str, not %.100s", Py_TYPE(given[0])->tp_name);
-    const char *advice = PyUnicode_AsUTF8(given[0]);
+    Py_ssize_t length;
+    const char *advice = PyUnicode_AsUTF8AndSize(given[0], &length);
     if (advice == NULL)
         return NULL;
-    int rc = pshm_segment_advise(self->handle, advice, offset, size);
+    int rc = PSHM_EADVICE;
+    if (strlen(advice) == (size_t)length)
+        rc = pshm_segment_advise(self->handle, advice, offset, size);
     if (rc == PSHM_EADVICE)
-        return glue_raise_segment(self, rc, "advice \"%.60s\"", advice);
+        return PyErr_Format(PyExc_ValueError, "advice %R: %s", given[0], pshm_error_text(rc));
     if (rc != 0)
         return glue_raise_range(self, rc, offset, size);
     Py_RETURN_NONE;

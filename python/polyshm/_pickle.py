@@ -22,7 +22,7 @@ class Descriptor(Protocol):
 
 
 def reduce_segment(
-    segment: Segment, sysv_id: int, options: Options, identity: Identity
+    segment: Segment, sysv_id: int, folder: str | None, options: Options, identity: Identity
 ) -> tuple[Callable[..., Segment], tuple[Any, ...]]:
     if segment.kind in ("anon", "zero"):
         raise TypeError(f"{segment.address}: only forked children share it: it has no name and cannot be pickled")
@@ -31,10 +31,19 @@ def reduce_segment(
     if segment.kind == "sysv":
         return open_address, (f"sysv:id={sysv_id}", options, identity)
     if segment.kind == "file":
-        # Another process has another working directory.
-        path = os.readlink(f"/proc/self/fd/{segment.fd}")
-        return open_address, (f"file:{path}", options, identity)
+        return open_address, (f"file:{_absolute(segment, folder)}", options, identity)
     return open_address, (segment.address, options, identity)
+
+
+def _absolute(segment: Segment, folder: str | None) -> str:
+    """The path in a process with another working directory; after a rename the new one, where the kernel knows it."""
+    now = os.readlink(f"/proc/self/fd/{segment.fd}")
+    try:
+        if os.path.samestat(os.stat(now), os.stat(f"/proc/self/fd/{segment.fd}")):
+            return now
+    except OSError:
+        pass
+    return os.path.join(folder or "", segment.name)
 
 
 def _duplicate(segment: Segment) -> Descriptor:

@@ -157,38 +157,93 @@ static int start_victim(crash_traced *t, const crash_case *c)
     return rc;
 }
 
-/* Goes on to state number `wanted`, counting from 0, the state before the operation. SAME: it stands there; ASLEEP:
- * it is there, in a system call; END or GONE: there is no such state, and *states says how many there are. */
-static crash_step_result step_to_state(crash_traced *t, const crash_case *c, unsigned long wanted,
-                                       unsigned long *states, bool visit_sleep)
+/* A state, as the survey met it. */
+typedef struct place {
+    unsigned long index; /* among all changes, in order */
+    unsigned long steps;
+    uintptr_t pc;
+    uint64_t hash, list, pending;
+    bool asleep;
+} place;
+
+/* The states of one operation. One that was seen before, at the same instruction with the same bytes, is not visited
+ * again: a spin with sched_yield goes round and leaves nothing. */
+typedef struct trail {
+    place at[1024];
+    size_t count;
+    unsigned long instructions;
+    bool exact; /* a run takes the same steps as the one before */
+} trail;
+
+static void note_place(trail *path, const crash_traced *t, unsigned long index, bool asleep)
 {
-    unsigned long state = 0;
+    place p = {index, t->steps, t->pc, t->hash, t->list, t->pending, asleep};
+    for (size_t i = 0; i < path->count; i++) {
+        const place *old = &path->at[i];
+        if (old->pc == p.pc && old->hash == p.hash && old->list == p.list && old->pending == p.pending &&
+            old->asleep == p.asleep)
+            return;
+    }
+    if (path->count < sizeof path->at / sizeof *path->at)
+        path->at[path->count++] = p;
+}
+
+/* Goes to the end of the operation and notes the states on the way. */
+static void survey(crash_traced *t, const crash_case *c, trail *path, bool visit_sleep)
+{
+    unsigned long index = 0;
     bool slept = false;
-    while (state < wanted) {
+    *path = (trail){.exact = !c->program && !helpers[0]};
+    note_place(path, t, index, false);
+    for (;;) {
         crash_step_result result = crash_step(t);
         if (result == CRASH_CHANGED) {
-            state++;
+            slept = false;
+            note_place(path, t, ++index, false);
+        } else if (result == CRASH_ASLEEP) {
+            if (!slept && visit_sleep)
+                note_place(path, t, ++index, true);
+            slept = true;
+            if (c->unblock)
+                c->unblock(c->context);
+        } else if (result == CRASH_END) {
+            note_place(path, t, ++index, false);
+            path->instructions = t->steps;
+            return;
+        } else if (result == CRASH_GONE) {
+            crash_fail("it went away by itself");
+            return;
+        }
+    }
+}
+
+/* Goes to a place of the trail; where this run takes other steps than the survey did, to the state of that number. */
+static void go_to(crash_traced *t, const crash_case *c, trail *path, const place *wanted, bool visit_sleep)
+{
+    bool slept = false;
+    if (path->exact && !wanted->asleep) {
+        while (t->steps < wanted->steps && crash_step_blindly(t) != CRASH_GONE)
+            continue;
+        if (t->pid > 0 && crash_trace_registers(t) == 0 && t->pc == wanted->pc)
+            return;
+        path->exact = false; /* what is left of this run is a kill somewhere else, just as fair */
+        return;
+    }
+    for (unsigned long index = 0; index < wanted->index;) {
+        crash_step_result result = crash_step(t);
+        if (result == CRASH_CHANGED) {
+            index++;
             slept = false;
         } else if (result == CRASH_ASLEEP) {
-            if (!slept && visit_sleep && ++state == wanted)
-                return CRASH_ASLEEP;
+            if (!slept && visit_sleep && ++index == wanted->index)
+                return;
             slept = true;
             if (c->unblock)
                 c->unblock(c->context);
         } else if (result != CRASH_SAME) {
-            *states = state + 1;
-            return result;
+            return;
         }
     }
-    return CRASH_SAME;
-}
-
-static crash_step_result step_to_instruction(crash_traced *t, unsigned long wanted)
-{
-    while (t->steps < wanted)
-        if (crash_step_blindly(t) == CRASH_GONE)
-            return CRASH_GONE;
-    return CRASH_SAME;
 }
 
 /* Rows are printed as they are done. */
@@ -229,87 +284,101 @@ static void kill_victim(crash_traced *t, const crash_case *c)
     crash_trace_kill(t);
 }
 
+/* A run of the victim to its end, for the trail; it dies there, as at any other place. */
+static void survey_victim(const crash_case *c, trail *path, bool visit_sleep)
+{
+    crash_traced t;
+    start_run(c);
+    if (start_victim(&t, c) == 0)
+        survey(&t, c, path, visit_sleep);
+    else
+        path->count = 0;
+    crash_facts facts = {.victim = t.pid, .killed = true};
+    kill_victim(&t, c);
+    finish_run(c, facts);
+}
+
 const crash_row *crash_states(const crash_case *c)
 {
+    static trail path;
     crash_row *row = new_row(c, "states");
-    for (unsigned long wanted = 0;; wanted++) {
+    survey_victim(c, &path, true);
+    row->instructions = path.instructions;
+    row->states = path.count;
+    row->kills++;
+    bool go_on = account(row, "survey", 0);
+    for (size_t i = 0; go_on && i < path.count; i++) {
         crash_traced t;
+        bool was_exact = path.exact;
         start_run(c);
-        crash_step_result result = CRASH_GONE;
         bool started = start_victim(&t, c) == 0;
         crash_facts facts = {.victim = t.pid, .killed = true};
         if (started)
-            result = step_to_state(&t, c, wanted, &row->states, true);
-        bool over = result == CRASH_END || result == CRASH_GONE;
-        if (result == CRASH_END)
-            row->instructions = t.steps;
-        if (result == CRASH_GONE)
-            crash_fail("the victim went away by itself");
+            go_to(&t, c, &path, &path.at[i], true);
         kill_victim(&t, c);
         row->kills++;
         finish_run(c, facts);
-        if (!account(row, "state", wanted) || over)
-            return print_row(row);
+        go_on = account(row, "state", path.at[i].index);
+        i -= was_exact && !path.exact; /* once more, now counting */
     }
+    return print_row(row);
 }
 
 const crash_row *crash_every(const crash_case *c)
 {
+    static trail path;
     crash_row *row = new_row(c, "every");
-    crash_traced t;
-    /* How many there are. */
-    start_run(c);
-    bool ended = start_victim(&t, c) == 0 && step_to_state(&t, c, ~0ul, &row->states, false) == CRASH_END;
-    crash_facts survey = {.victim = t.pid, .killed = true};
-    if (!ended)
-        crash_fail("the victim never ends");
-    row->instructions = t.steps;
-    kill_victim(&t, c);
-    finish_run(c, survey);
-    for (unsigned long wanted = 0; account(row, "instruction", wanted) && wanted < row->instructions; wanted++) {
+    survey_victim(c, &path, false);
+    row->instructions = path.instructions;
+    row->states = path.count;
+    row->kills++;
+    bool go_on = account(row, "survey", 0);
+    for (unsigned long wanted = 0; go_on && wanted < row->instructions; wanted++) {
+        crash_traced t;
         start_run(c);
         bool started = start_victim(&t, c) == 0;
         crash_facts facts = {.victim = t.pid, .killed = true};
-        if (started)
-            step_to_instruction(&t, wanted);
+        while (started && t.steps < wanted && crash_step_blindly(&t) != CRASH_GONE)
+            continue;
         kill_victim(&t, c);
         row->kills++;
         finish_run(c, facts);
+        go_on = account(row, "instruction", wanted);
     }
     return print_row(row);
 }
 
 const crash_row *crash_stop(const crash_case *c)
 {
+    static trail path;
     crash_row *row = new_row(c, "stop, run");
-    bool over = false;
-    for (unsigned long wanted = 0; !over; wanted++) {
-        for (int resume = 0; resume < 2; resume++) {
-            crash_traced t;
-            start_run(c);
-            crash_step_result result = CRASH_GONE;
-            bool started = start_victim(&t, c) == 0;
-            crash_facts facts = {.victim = t.pid, .killed = !resume};
-            if (started)
-                result = step_to_state(&t, c, wanted, &row->states, false);
-            over = result == CRASH_END || result == CRASH_GONE;
-            if (result == CRASH_END)
-                row->instructions = t.steps;
-            pid_t partner = crash_fork(c->partner, c->context);
-            if (partner > 0)
-                expect_end(partner, "partner");
-            if (!resume) {
-                kill_victim(&t, c);
-                row->kills++;
-            } else {
-                int code = crash_trace_resume(&t, c->unblock, c->context);
-                if (code)
-                    crash_fail("the victim ended with %d after it was stopped", code);
-            }
-            finish_run(c, facts);
-            if (!account(row, resume ? "resumed at state" : "killed at state", wanted))
-                return print_row(row);
+    survey_victim(c, &path, false);
+    row->instructions = path.instructions;
+    row->states = path.count;
+    row->kills++;
+    bool go_on = account(row, "survey", 0);
+    for (size_t i = 0; go_on && i < 2 * path.count; i++) {
+        bool resume = i % 2, was_exact = path.exact;
+        crash_traced t;
+        start_run(c);
+        bool started = start_victim(&t, c) == 0;
+        crash_facts facts = {.victim = t.pid, .killed = !resume};
+        if (started)
+            go_to(&t, c, &path, &path.at[i / 2], false);
+        pid_t partner = crash_fork(c->partner, c->context);
+        if (partner > 0)
+            expect_end(partner, "partner");
+        if (!resume) {
+            kill_victim(&t, c);
+            row->kills++;
+        } else {
+            int code = crash_trace_resume(&t, c->unblock, c->context);
+            if (code)
+                crash_fail("the victim ended with %d after it was stopped", code);
         }
+        finish_run(c, facts);
+        go_on = account(row, resume ? "resumed at state" : "killed at state", path.at[i / 2].index);
+        i -= was_exact && !path.exact;
     }
     return print_row(row);
 }
@@ -329,59 +398,59 @@ static uint64_t remains(const crash_case *c, pid_t victim)
     return hash;
 }
 
+/* The victim dies at a place; then the repairer at one, or, without one, at the end of its survey. */
+static bool repair_run(const crash_case *c, crash_row *row, trail *path, const place *at, trail *second_path,
+                       const place *second, uint64_t *left)
+{
+    crash_traced t;
+    start_run(c);
+    bool started = start_victim(&t, c) == 0;
+    crash_facts facts = {.victim = t.pid, .killed = true};
+    if (started)
+        go_to(&t, c, path, at, true);
+    kill_victim(&t, c);
+    if (c->unblock)
+        c->unblock(c->context);
+    *left = remains(c, facts.victim);
+    if (crash_trace_subject(&t, c, c->repair) == 0) {
+        facts.repairer = t.pid;
+        if (second)
+            go_to(&t, c, second_path, second, true);
+        else
+            survey(&t, c, second_path, true);
+    }
+    kill_victim(&t, c);
+    row->kills += 2;
+    finish_run(c, facts);
+    return account(row, "state", at->index * 1000 + (second ? second->index : 999));
+}
+
 const crash_row *crash_repair(const crash_case *c)
 {
-    crash_row *row = new_row(c, "repair killed");
-    bool first_over = false;
-    uint64_t seen[256];
+    static trail path, second_path;
+    uint64_t seen[256], left;
     size_t seen_count = 0;
-    for (unsigned long first = 0; !first_over; first++) {
-        bool second_over = false;
-        for (unsigned long second = 0; !second_over; second++) {
-            crash_traced t;
-            unsigned long states = 0, ignored = 0;
-            start_run(c);
-            crash_step_result result = CRASH_GONE;
-            bool started = start_victim(&t, c) == 0;
-            crash_facts facts = {.victim = t.pid, .killed = true};
-            if (started)
-                result = step_to_state(&t, c, first, &ignored, true);
-            first_over = result == CRASH_END || result == CRASH_GONE;
-            kill_victim(&t, c);
-            if (c->unblock)
-                c->unblock(c->context);
-            if (second == 0) {
-                uint64_t left = remains(c, facts.victim);
-                for (size_t i = 0; i < seen_count; i++)
-                    second_over |= seen[i] == left;
-                if (seen_count < sizeof seen / sizeof *seen)
-                    seen[seen_count++] = left;
-            }
-            if (second_over) {
-                finish_run(c, facts);
-                row->kills++;
-                if (!account(row, "state", first))
-                    return print_row(row);
-                break;
-            }
-            result = CRASH_GONE;
-            if (crash_trace_subject(&t, c, c->repair) == 0) {
-                facts.repairer = t.pid;
-                result = step_to_state(&t, c, second, &states, true);
-            }
-            second_over = result == CRASH_END || result == CRASH_GONE;
-            if (result == CRASH_GONE)
-                crash_fail("the repairer went away by itself");
-            if (second_over)
-                row->states += states;
-            if (t.steps > row->instructions)
-                row->instructions = t.steps;
-            kill_victim(&t, c);
-            row->kills += 2;
-            finish_run(c, facts);
-            if (!account(row, "state", first * 1000 + second))
-                return print_row(row);
+    crash_row *row = new_row(c, "repair killed");
+    survey_victim(c, &path, true);
+    row->kills++;
+    bool go_on = account(row, "survey", 0);
+    for (size_t i = 0; go_on && i < path.count; i++) {
+        bool known = false, was_exact = path.exact;
+        go_on = repair_run(c, row, &path, &path.at[i], &second_path, NULL, &left);
+        for (size_t j = 0; j < seen_count; j++)
+            known |= seen[j] == left;
+        if (seen_count < sizeof seen / sizeof *seen)
+            seen[seen_count++] = left;
+        if (second_path.instructions > row->instructions)
+            row->instructions = second_path.instructions;
+        if (!known)
+            row->states += second_path.count;
+        for (size_t j = 0; go_on && !known && j < second_path.count; j++) {
+            bool second_was_exact = second_path.exact;
+            go_on = repair_run(c, row, &path, &path.at[i], &second_path, &second_path.at[j], &left);
+            j -= second_was_exact && !second_path.exact;
         }
+        i -= was_exact && !path.exact;
     }
     return print_row(row);
 }

@@ -13,7 +13,7 @@
 
 #define SECOND INT64_C(1000000000)
 /* How long a partner waits for a lock that a stopped process may hold: longer than it takes to get a free one. */
-#define PATIENCE (SECOND / 50)
+#define PATIENCE (SECOND / 250)
 
 /* What is under test: the lock, and what it guards. */
 typedef struct guarded {
@@ -263,7 +263,7 @@ static int subject(void *context)
         if (rc)
             return failed("recover", rc);
         note_death(&death);
-        world.guarded->b = world.guarded->a;
+        world.notes->done = world.guarded->b = world.guarded->a;
         crash_begin();
         rc = lock->consistent(lock->handle);
         crash_end();
@@ -458,12 +458,13 @@ void crash_lock_all(const crash_lock *lock)
         if (!lock->recursive && (what == CRASH_LOCK_AGAIN || what == CRASH_LOCK_INNER))
             continue;
         const crash_case *c = crash_lock_case(lock, what);
-        bool alone = what != CRASH_LOCK_CONTENDED && what != CRASH_LOCK_RELEASE_WAITER;
         crash_states(c);
-        if (alone)
+        if (what != CRASH_LOCK_CONTENDED && what != CRASH_LOCK_RELEASE_WAITER)
             crash_every(c);
         crash_stop(c);
-        if (alone)
+        /* These leave all that any of the cases leaves, and that is what a repairer starts from. */
+        if (what == CRASH_LOCK_AFTER_MARK || what == CRASH_LOCK_AGAIN || what == CRASH_LOCK_SECTION ||
+            what == CRASH_LOCK_REPAIR)
             crash_repair(c);
     }
 }

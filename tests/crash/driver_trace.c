@@ -107,7 +107,7 @@ __attribute__((noinline)) void crash_end(void)
 __attribute__((noinline)) void crash_begin(void)
 {
     ptrace(PTRACE_TRACEME, 0, NULL, NULL);
-    raise(SIGSTOP);
+    kill(getpid(), SIGSTOP);
     started();
 }
 
@@ -265,7 +265,7 @@ int crash_trace_subject(crash_traced *t, const crash_case *c, int (*subject)(voi
         return crash_fail("never came to the operation"), -1; /* unless the subject has said why */
     }
     ptrace(PTRACE_SETOPTIONS, t->pid, NULL, (void *)(uintptr_t)PTRACE_O_EXITKILL);
-    /* Out of raise, and to the operation. The signal itself is not delivered. */
+    /* Out of kill, and to the operation. The signal itself is not delivered. */
     for (int i = 0; i < 10000; i++) {
         if (crash_step_blindly(t) == CRASH_GONE || crash_trace_registers(t))
             break;

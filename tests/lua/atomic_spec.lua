@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Atomic words: arithmetic, ranges, between processes, waiting.
+-- luacheck: ignore 211/inner
 local helper = require "helper"
 local polyshm = require "polyshm"
 local support = require "support"

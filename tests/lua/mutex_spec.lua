@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- The mutex: exclusion, the death of an owner, recover, repair and guards, foreign mutexes, Ctrl-C.
+-- luacheck: ignore 211/held 211/ended 211/again
 local helper = require "helper"
 local polyshm = require "polyshm"
 local support = require "support"

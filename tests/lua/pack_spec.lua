@@ -79,7 +79,7 @@ describe("pack", function()
       { "i0", 1 }, { "i17", 1 }, { "I99", 1 }, { "!17", }, { "!0" }, { "s17", "x" }, { "y" }, { "c", "x" },
       { "c2", "abc" }, { "z", "a\0b" }, { "s1", ("x"):rep(256) }, { "X" }, { "Xz" }, { "Xc1" }, { "X<" }, { "XX" },
       { "b" }, { "i4", "x" }, { "i4", 1.5 }, { "i4", {} }, { "d", "x" }, { "s", {} }, { "!8 i3", 1 }, { "!3 i4", 1 },
-      { "c99999999999", "" }, { "b b", 1 },
+      { "b b", 1 },
     }
     for _, case in ipairs(cases) do
       local ok, problem = pcall(string.pack, table.unpack(case))
@@ -89,6 +89,7 @@ describe("pack", function()
       local reason = (problem:match("%((.*)%)$") or problem):gsub("got nil", "got no value")
       assert.is_truthy(got:find(reason, 1, true), got .. " / " .. reason)
     end
+    raises("invalid format option '9'", seg.pack, seg, "c99999999999", 0, "") -- string.pack fills a gigabyte first
     raises("outside the segment", seg.pack, seg, "i8", SIZE - 7, 1)
     raises("offset 4090 + size 10", seg.pack, seg, "b s8", 4090, 1, "x")
     raises("offset", seg.pack, seg, "b", -1, 1)
@@ -177,7 +178,8 @@ describe("pack", function()
   it("unpacks arbitrary bytes as string.unpack does, or raises as it does, seed " .. support.seed, function()
     math.randomseed(support.seed)
     local random = math.random
-    local options = { "b", "H", "i3", "I4", "j", "i9", "I12", "f", "d", "z", "s1", "s2", "c7", "x", "Xi4", "<", ">", "!" }
+    local options = { "b", "H", "i3", "I4", "j", "i9", "I12", "f", "d", "z", "s1", "s2", "c7", "x", "Xi4", "<", ">",
+      "!" }
     for _ = 1, 2000 do
       local bytes = {}
       for i = 1, 64 do bytes[i] = string.char(random(4) == 1 and 0 or random(0, 255)) end

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Segments: every kind, every option, copying bytes, and the system calls.
+-- luacheck: ignore 211/again
 local helper = require "helper"
 local polyshm = require "polyshm"
 local support = require "support"
@@ -17,7 +18,8 @@ describe("segment", function()
     return all
   end
   local kinds = {
-    { name = "posix", kind = "posix", open = function(more) return polyshm.segment(support.posix(), options(more)) end },
+    { name = "posix", kind = "posix",
+      open = function(more) return polyshm.segment(support.posix(), options(more)) end },
     { name = "sysv by key", kind = "sysv",
       open = function(more) return polyshm.segment(support.key(), options(more)) end },
     { name = "sysv by ftok", kind = "sysv", open = function(more)

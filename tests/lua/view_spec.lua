@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Typed views: every type and byte order, ranges, bulk operations, and their life.
+-- luacheck: ignore 211/inner
 local helper = require "helper"
 local polyshm = require "polyshm"
 local support = require "support"

@@ -13,8 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-RANGES = {"i32": (-(1 << 31), (1 << 31) - 1), "u32": (0, (1 << 32) - 1),
-          "i64": (-(1 << 63), (1 << 63) - 1), "u64": (0, (1 << 64) - 1)}  # fmt: skip
+RANGES = {
+    "i32": (-(1 << 31), (1 << 31) - 1),
+    "u32": (0, (1 << 32) - 1),
+    "i64": (-(1 << 63), (1 << 63) - 1),
+    "u64": (0, (1 << 64) - 1),
+}
 TYPES = sorted(RANGES)
 OPERATIONS = {
     "add": lambda a, b: a + b,
@@ -63,8 +67,12 @@ class TestValues:
         word = anon.atomic(token, 0)
         low, high = RANGES[token]
         for value in (low - 1, high + 1, 1 << 64, -(1 << 63) - 1, 1 << 300, Index(high + 1), Index(low - 1)):
-            for change in (word.store, word.exchange, lambda v: word.compare_exchange(v, 0),
-                           lambda v: word.compare_exchange(0, v)):  # fmt: skip
+            for change in (
+                word.store,
+                word.exchange,
+                lambda v: word.compare_exchange(v, 0),
+                lambda v: word.compare_exchange(0, v),
+            ):
                 with pytest.raises(ValueError, match=f"does not fit {token}"):
                     change(value)
         assert word.load() == 0
@@ -84,8 +92,16 @@ class TestValues:
     def test_not_integers(self, anon, token):
         word = anon.atomic(token, 0)
         for value in (1.0, "1", None, b"1", float("nan")):
-            for change in (word.store, word.add, word.sub, word.and_, word.or_, word.xor, word.exchange,
-                           lambda v: word.compare_exchange(v, 0)):  # fmt: skip
+            for change in (
+                word.store,
+                word.add,
+                word.sub,
+                word.and_,
+                word.or_,
+                word.xor,
+                word.exchange,
+                lambda v: word.compare_exchange(v, 0),
+            ):
                 with pytest.raises(TypeError):
                     change(value)
 

@@ -173,7 +173,9 @@ class TestArguments:
         anon.fill(0xFF, 1024, 256)
         with pytest.raises(ValueError, match="no robust process-shared mutex"):
             anon.mutex(1024)
-        anon.mutex(1024, create=True).acquire()
+        with anon.mutex(1024, create=True):
+            with pytest.raises(RuntimeError, match="already held"):
+                anon.mutex(1024, create=True)
         anon.mutex(1024, True)
         with pytest.raises(ValueError, match="recursive setting"):
             anon.mutex(AT, recursive=True)
@@ -289,8 +291,13 @@ class TestWaiting:
         holding.wait()
         before = signal.signal(signal.SIGALRM, interrupt)
         try:
-            for wait in (lock.acquire, lock.__enter__, lambda: lock.acquire(timeout=20), lock.recover().__enter__,
-                         anon.mutex(AT, repair=print).acquire):  # fmt: skip
+            for wait in (
+                lock.acquire,
+                lock.__enter__,
+                lambda: lock.acquire(timeout=20),
+                lock.recover().__enter__,
+                anon.mutex(AT, repair=print).acquire,
+            ):
                 signal.setitimer(signal.ITIMER_REAL, 0.02)
                 with pytest.raises(KeyboardInterrupt):
                     wait()
@@ -393,9 +400,16 @@ class TestFork:
 class TestOwnerDeath:
     def test_is_told_to_everybody(self, anon, lock):
         pid = die_holding(lock)
-        for take in (lock.acquire, lock.__enter__, lambda: lock.acquire(False), lambda: lock.acquire(timeout=1),
-                     anon.mutex(AT).acquire):  # fmt: skip
-            with pytest.raises(polyshm.OwnerDied, match=f"the owner \\(pid {pid}\\) of the mutex at offset 64 died") as caught:
+        for take in (
+            lock.acquire,
+            lock.__enter__,
+            lambda: lock.acquire(False),
+            lambda: lock.acquire(timeout=1),
+            anon.mutex(AT).acquire,
+        ):
+            with pytest.raises(
+                polyshm.OwnerDied, match=f"the owner \\(pid {pid}\\) of the mutex at offset 64 died"
+            ) as caught:
                 take()
             died = caught.value
             assert isinstance(died, OSError)
@@ -418,6 +432,8 @@ class TestOwnerDeath:
         with pytest.raises(polyshm.OwnerDied) as caught:
             lock.acquire()
         assert caught.value.pid == os.getpid()
+        with lock.recover():
+            pass
 
     def test_wakes_a_waiter(self, anon, lock):
         ready = anon.atomic("u32", 0)
@@ -534,8 +550,8 @@ class TestOwnerDeath:
             assert seen == [(polyshm.OwnerDied, pid, lock)]
         assert lock.acquire(False)
         lock.release()
-        anon.mutex(AT).acquire()
-        assert len(seen) == 1
+        with anon.mutex(AT):
+            assert len(seen) == 1
 
     def test_repair_after_a_wait(self, anon):
         seen = []
@@ -587,6 +603,22 @@ class TestOwnerDeath:
             lock.acquire()
         assert not lock.locked()
 
+    def test_repair_that_acquires_a_recursive_lock(self, anon):
+        """The one who repairs is not told again."""
+        seen = []
+
+        def repair(died):
+            with died.lock, died.lock.recover() as again:
+                seen.append((died.pid, again))
+
+        lock = anon.mutex(AT, create=True, recursive=True, repair=repair)
+        pid = die_holding(lock)
+        with lock:
+            pass
+        assert seen == [(pid, None)]
+        with anon.mutex(AT):
+            pass
+
     def test_repair_that_closes(self, anon):
         lock = anon.mutex(AT, create=True, repair=lambda died: anon.close())
         die_holding(lock)
@@ -597,13 +629,21 @@ class TestOwnerDeath:
 
 
 class TestCollection:
-    def test_dropped_while_held(self, anon):
-        lock = anon.mutex(AT, create=True)
-        lock.acquire()
-        del lock
-        other = anon.mutex(AT)
-        assert other.locked()
-        assert in_thread(lambda: other.acquire(False)) is False
+    def test_dropped_while_held(self, python):
+        """It stays held, and mapped, until the process ends: the thread's list of held locks goes through it."""
+        code = """
+import polyshm, threading
+segment = polyshm.Segment("anon:", size=4096)
+lock = segment.mutex(0, create=True)
+lock.acquire()
+del lock
+other = segment.mutex(0)
+print(other.locked(), other.acquire(False))
+del other, segment
+with open("/proc/self/maps") as maps:
+    print("/dev/zero" in maps.read())
+"""
+        assert python(code).stdout == "True False\nTrue\n"
 
     def test_cycle_through_repair(self, anon):
         class Owner:

@@ -108,7 +108,6 @@ class TestWaiting:
         segment = make("posix")
         ready = segment.atomic("u32", 0)
 
-
         def child():
             lock = segment.record_lock()
             lock.acquire()

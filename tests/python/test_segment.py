@@ -9,6 +9,7 @@ import inspect
 import mmap
 import os
 import re
+import sys
 import weakref
 from multiprocessing import resource_tracker, shared_memory
 
@@ -182,8 +183,13 @@ class TestEveryKind:
         assert memoryview(segment).readonly
         segment.protect("none", 4096, 4096)
         assert segment.read(0, 4096)[:1] == b"x"
-        for touch in (lambda: segment.read(), lambda: segment.read(4096, 1), lambda: segment[5000],
-                      lambda: memoryview(segment), lambda: segment.view("u8", 4096, 1)):  # fmt: skip
+        for touch in (
+            lambda: segment.read(),
+            lambda: segment.read(4096, 1),
+            lambda: segment[5000],
+            lambda: memoryview(segment),
+            lambda: segment.view("u8", 4096, 1),
+        ):
             with pytest.raises(ValueError, match="may not be accessed"):
                 touch()
         segment.protect(access="rw")
@@ -304,10 +310,15 @@ class TestSharing:
             assert second.read(0, 4) == second[0:4] == b"look"
             assert memoryview(second).readonly
             assert second.view("u8").readonly
-            for change in (lambda: second.write(0, b"x"), lambda: second.fill(), lambda: second.copy(0, 1, 1),
-                           lambda: second.__setitem__(0, 1), lambda: second.__setitem__(slice(0, 1), b"x"),
-                           lambda: second.__setitem__(slice(0, 4, 2), b"xy"),
-                           lambda: second.atomic("u32", 0).add(1)):  # fmt: skip
+            for change in (
+                lambda: second.write(0, b"x"),
+                lambda: second.fill(),
+                lambda: second.copy(0, 1, 1),
+                lambda: second.__setitem__(0, 1),
+                lambda: second.__setitem__(slice(0, 1), b"x"),
+                lambda: second.__setitem__(slice(0, 4, 2), b"xy"),
+                lambda: second.atomic("u32", 0).add(1),
+            ):
                 with pytest.raises(TypeError, match=f"{re.escape(first.address)}: the memory is read-only"):
                     change()
             assert second.atomic("u32", 0).load() == int.from_bytes(b"look", "little")
@@ -430,12 +441,30 @@ class TestOptions:
         finally:
             os.umask(before)
 
-    @pytest.mark.parametrize("option", [{"reserve": False}, {"reserve": True}, {"reserve": None}, {"populate": True},
-                                        {"locked": True}, {"exec": True}, {"inherit": True}, {"mode": None},
-                                        {"hugepages": False}, {"hugepages": None}, {"round": True}, {"at": None}])  # fmt: skip
+    @pytest.mark.parametrize(
+        "option",
+        [
+            {"reserve": False},
+            {"reserve": True},
+            {"reserve": None},
+            {"populate": True},
+            {"locked": True},
+            {"exec": True},
+            {"inherit": True},
+            {"mode": None},
+            {"hugepages": False},
+            {"hugepages": None},
+            {"round": True},
+            {"at": None},
+        ],
+    )
     @pytest.mark.parametrize("kind", ["posix", "file", "anon", "zero", "memfd", "sysv"])
     def test_accepted(self, make, kind, option, request):
-        if kind == "file" and option.get("exec") and os.statvfs(request.getfixturevalue("tmp_path")).f_flag & os.ST_NOEXEC:
+        if (
+            kind == "file"
+            and option.get("exec")
+            and os.statvfs(request.getfixturevalue("tmp_path")).f_flag & os.ST_NOEXEC
+        ):
             pytest.skip("the temporary directory is mounted noexec")
         segment = make(kind, **option)
         segment[0] = 1
@@ -482,8 +511,11 @@ class TestOptions:
             assert error.filename == "anon:"  # noqa: PT017
         else:
             segment[0] = 1
-        with pytest.raises(ValueError, match="posix:"):
+        with pytest.raises(OSError, match="posix:") as caught:
             make("posix", "2M", hugepages="2M")
+        assert caught.value.errno == errno.EOPNOTSUPP
+        with pytest.raises(ValueError, match="hugepages"):
+            make("anon", "2M", hugepages=1)
 
     @pytest.mark.parametrize("text", ["16K", "1M", 16384, "16384"])
     def test_sizes(self, make, text):
@@ -603,7 +635,13 @@ class TestLifetimes:
     def test_handles_do_not_leak(self, make):
         source = make("posix")
         address = source.address
-        before = open_fds()
+        kinds = (polyshm.Segment, polyshm.Atomic, polyshm.Mutex, polyshm.RecordLock, memoryview)
+
+        def alive() -> int:
+            gc.collect()
+            return sum(isinstance(thing, kinds) for thing in gc.get_objects())
+
+        before, count = open_fds(), alive()
         for _ in range(50):
             with polyshm.Segment(address) as segment:
                 segment.atomic("u32", 0).load()
@@ -612,10 +650,47 @@ class TestLifetimes:
                 with segment.record_lock():
                     pass
                 segment.view("u8")[0:3].tolist()
-        gc.collect()
+                with pytest.raises(ValueError, match="closed"):
+                    segment.close() or segment.read()
+        del segment
+        assert alive() == count
         assert open_fds() == before
-        kinds = (polyshm.Segment, polyshm.Atomic, polyshm.Mutex, polyshm.RecordLock)
-        assert [thing for thing in gc.get_objects() if isinstance(thing, kinds)] == [source]
+
+    def test_memory_does_not_leak(self, anon):
+        """The same number of blocks after a round of everything, errors too, as after the round before."""
+        lock = anon.mutex(64, create=True, repair=print)
+        word = anon.atomic("u64", 0)
+
+        def everything() -> None:
+            for _ in range(100):
+                anon.write(512, b"x" * 64)
+                assert anon.read(512, 64) == anon[512:576]
+                anon[512:576:2] = anon[512:576:2]
+                anon.view("f64", 512, 8)[0] = 1.5
+                word.add(-1)
+                with lock, lock.recover() if not lock.locked() else anon.view("u8"):
+                    pass
+                anon.stat()
+                repr((anon, lock, word))
+                for fault in (
+                    lambda: anon.read(1 << 40, 1),
+                    lambda: anon.atomic("u8", 0),
+                    lambda: anon.read(x=1),
+                    lambda: polyshm.Segment("posix:/not/a/name"),
+                    lambda: polyshm.Segment("posix:/" + "x" * 250),
+                    lambda: lock.release(),
+                    lambda: word.store(1 << 70),
+                    lambda: anon.read_into(b"1"),
+                ):
+                    with pytest.raises((ValueError, TypeError, RuntimeError, OSError, BufferError)):
+                        fault()
+
+        everything()
+        gc.collect()
+        before = sys.getallocatedblocks()
+        everything()
+        gc.collect()
+        assert sys.getallocatedblocks() - before < 50
 
     def test_constructor_failures_do_not_leak(self, name):
         before = open_fds()
@@ -636,8 +711,23 @@ class TestSignatures:
 
     def test_constructor(self):
         parameters = inspect.signature(polyshm.Segment).parameters
-        assert list(parameters) == ["address", "size", "offset", "access", "exec", "create", "exclusive", "mode", "reserve",
-                                    "populate", "locked", "hugepages", "inherit", "at", "round"]  # fmt: skip
+        assert list(parameters) == [
+            "address",
+            "size",
+            "offset",
+            "access",
+            "exec",
+            "create",
+            "exclusive",
+            "mode",
+            "reserve",
+            "populate",
+            "locked",
+            "hugepages",
+            "inherit",
+            "at",
+            "round",
+        ]
         assert parameters["access"].default == "rw"
 
     def test_new_and_call_agree(self):

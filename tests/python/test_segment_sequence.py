@@ -14,8 +14,18 @@ from hypothesis import strategies as st
 LENGTH = 300
 
 INTEGER_TYPES = {f"{order}{sign}{bits}" for order in ("", "=", "<", ">") for sign in "iu" for bits in (8, 16, 32, 64)}
-LETTERS = {"i8": "b", "u8": "B", "i16": "h", "u16": "H", "i32": "i", "u32": "I", "i64": "q", "u64": "Q", "f32": "f",
-           "f64": "d"}  # fmt: skip
+LETTERS = {
+    "i8": "b",
+    "u8": "B",
+    "i16": "h",
+    "u16": "H",
+    "i32": "i",
+    "u32": "I",
+    "i64": "q",
+    "u64": "Q",
+    "f32": "f",
+    "f64": "d",
+}
 
 
 @pytest.fixture
@@ -164,7 +174,9 @@ class TestBuffer:
         assert len(text.view("u64", 16380)) == 0
         assert text.view("f64", 0, 0).tolist() == []
 
-    @pytest.mark.parametrize(("offset", "count"), [(16385, None), (0, 2049), (16384, 1), (8, 2048), (0, 1 << 61), (0, (1 << 63) - 1)])
+    @pytest.mark.parametrize(
+        ("offset", "count"), [(16385, None), (0, 2049), (16384, 1), (8, 2048), (0, 1 << 61), (0, (1 << 63) - 1)]
+    )
     def test_outside(self, text, offset, count):
         with pytest.raises(ValueError, match="outside the segment"):
             text.view("u64", offset, count)
@@ -205,7 +217,7 @@ class TestBuffer:
             segment.copy(1 << 20, 0, 1 << 20)
             assert segment.read(1 << 20, 1 << 20) == data[: 1 << 20]
             segment.fill(9, 100, 1 << 20)
-            assert segment.read(99, (1 << 20) + 2) == data[99:100] + b"\t" * (1 << 20) + data[100 : 101]
+            assert segment.read(99, (1 << 20) + 2) == data[99:100] + b"\t" * (1 << 20) + data[100:101]
 
 
 @pytest.fixture(scope="module")
@@ -243,7 +255,9 @@ class TestProperties:
         if offset + size <= LENGTH:
             assert model.read(offset, size) == data[offset : offset + size]
         else:
-            with pytest.raises(ValueError, match=f"offset {offset} \\+ size {size}: outside the segment \\(size 300\\)"):
+            with pytest.raises(
+                ValueError, match=f"offset {offset} \\+ size {size}: outside the segment \\(size 300\\)"
+            ):
                 model.read(offset, size)
 
     @given(contents, places, st.binary(max_size=LENGTH))
@@ -282,8 +296,12 @@ class TestProperties:
                 model.copy(target, source, size)
         assert model.read() == expected
 
-    @given(st.lists(st.sampled_from(b"ab"), min_size=LENGTH, max_size=LENGTH).map(bytes), st.lists(st.sampled_from(b"ab"), max_size=9).map(bytes),
-           st.integers(0, LENGTH), st.integers(0, LENGTH))  # fmt: skip
+    @given(
+        st.lists(st.sampled_from(b"ab"), min_size=LENGTH, max_size=LENGTH).map(bytes),
+        st.lists(st.sampled_from(b"ab"), max_size=9).map(bytes),
+        st.integers(0, LENGTH),
+        st.integers(0, LENGTH),
+    )
     @settings(max_examples=50)
     def test_find(self, model, data, wanted, start, end):
         model.write(0, data)

@@ -1,0 +1,444 @@
+---@meta polyshm
+-- SPDX-License-Identifier: MIT
+-- What the module shows, for editors that read LuaCATS annotations. tests/lua/annotations_spec.lua compares it with
+-- the live module.
+--
+-- Byte offsets count from 0, elements of a view from 1. Sizes and offsets are bytes, or texts such as "64M" (powers of
+-- 1024). Times are seconds. What the system refuses is `nil, message, code`; the caller's faults raise.
+
+---@class polyshm
+---@field _VERSION string        "MAJOR.MINOR.PATCH"
+---@field MUTEX_SIZE integer     bytes of a mutex in a segment
+---@field MUTEX_ALIGN integer    what the offset of a mutex is a multiple of
+local polyshm = {}
+
+---Bytes, or a text such as "64M".
+---@alias polyshm.bytes integer|string
+
+---An element of a view: `f64` and `=f64` are in the machine's byte order, `<f64` is little, `>f64` big.
+---@alias polyshm.element
+---| "i8" | "u8" | "i16" | "u16" | "i32" | "u32" | "i64" | "u64" | "f32" | "f64"
+---| string
+
+---@alias polyshm.word "i32" | "u32" | "i64" | "u64"
+
+---What raises where memory is gone (`ELOST`), an owner died (`EOWNERDEAD`), a guard timed out (`ETIMEDOUT`) or a segment
+---was removed and made anew (`EREMADE`). tostring gives the message.
+---@class polyshm.error
+---@field code string
+---@field message string
+---@field address? string
+---@field lock? polyshm.mutex|polyshm.record_lock    EOWNERDEAD, ETIMEDOUT: the lock
+---@field pid? integer                               EOWNERDEAD: the process that died, where it is known
+
+---@class polyshm.options
+---@field size? polyshm.bytes        bytes to map; needed to create, else to the end of what exists
+---@field offset? polyshm.bytes      first byte of the window, any value
+---@field access? "rw"|"r"|"copy"|"none"
+---@field create? boolean            create, or open what exists
+---@field exclusive? boolean         create or fail
+---@field mode? string               permissions of what is created, octal: "0600"
+---@field reserve? boolean           of what is created: take the memory now (default), not at the first touch
+---@field exec? boolean              executable too
+---@field populate? boolean          page tables filled now
+---@field locked? boolean            kept in memory
+---@field hugepages? boolean|polyshm.bytes    the default size of huge page, or the size of one
+---@field inherit? boolean           the descriptor stays open across exec
+---@field at? integer                address to map at; never replaces a mapping
+---@field round? boolean             `at` is rounded down to what the kernel takes
+
+---What the kernel keeps of a segment; what its kind does not have is not there. Times are seconds since 1970.
+---@class polyshm.stat
+---@field address string
+---@field kind string
+---@field size? integer
+---@field mode? integer              permissions
+---@field uid? integer
+---@field gid? integer
+---@field key? integer               System V: the key, 0 for private
+---@field id? integer                System V: the id
+---@field cuid? integer              System V: creator
+---@field cgid? integer              System V: group of the creator
+---@field attaches? integer          System V: attachments now
+---@field creator_pid? integer       System V: process that created it
+---@field last_pid? integer          System V: process that attached or detached last
+---@field attach_time? integer       System V: last attach, 0 for never
+---@field detach_time? integer       System V: last detach, 0 for never
+---@field change_time? integer       last change of owner, mode or size
+---@field device? integer
+---@field inode? integer
+---@field links? integer             names that lead to it
+---@field allocated? integer         bytes that are really there
+---@field access_time? integer
+---@field modify_time? integer
+
+---Opens, or with `create` makes, the segment that `address` names: posix:/name, sysv:0x1234, sysv:path#A, sysv:private,
+---sysv:id=42, file:path, anon:, zero:, memfd:name, fd:7.
+---@param address string
+---@param options? polyshm.options
+---@return polyshm.segment? segment
+---@return string? message
+---@return string? code
+function polyshm.segment(address, options) end
+
+---Every POSIX and System V segment that this process can see.
+---@return polyshm.stat[]? list
+---@return string? message
+---@return string? code
+function polyshm.list() end
+
+---What the kernel says of the segment that `address` names, without attaching.
+---@param address string
+---@return polyshm.stat? stat
+---@return string? message
+---@return string? code
+function polyshm.stat(address) end
+
+---@param address string
+---@return boolean? exists
+---@return string? message
+---@return string? code
+function polyshm.exists(address) end
+
+---Removes the name, or the System V id, that `address` leads to.
+---@param address string
+---@return true? done
+---@return string? message
+---@return string? code
+function polyshm.unlink(address) end
+
+---Raw bytes, exactly what the kernel gives. `#segment` is its size.
+---@class polyshm.segment
+---@field size integer       bytes
+---@field kind "posix"|"sysv"|"file"|"anon"|"zero"|"memfd"|"fd"
+---@field name string        the address behind the colon
+---@field address string
+---@field fd? integer        the descriptor, where there is one
+---@field readonly boolean   opened with access "r"
+---@field created boolean    this handle made it
+---@field lost boolean       memory under the mapping went away
+---@field closed boolean
+---@operator len: integer
+local segment = {}
+
+---The handle raises from then on; views and held locks go on working. Closing again does nothing.
+function segment:close() end
+
+---`size` bytes (default: the rest) from `offset` (default: 0) on.
+---@param offset? polyshm.bytes
+---@param size? polyshm.bytes
+---@return string
+function segment:read(offset, size) end
+
+---@param offset polyshm.bytes
+---@param data string
+function segment:write(offset, data) end
+
+---Fills `target` with its own length of bytes from `offset` (default: 0) on.
+---@param target polyshm.segment|polyshm.view
+---@param offset? polyshm.bytes
+function segment:read_into(target, offset) end
+
+---Sets `size` bytes (default: the rest) from `offset` (default: 0) on to `byte` (default: 0).
+---@param byte? integer
+---@param offset? polyshm.bytes
+---@param size? polyshm.bytes
+function segment:fill(byte, offset, size) end
+
+---Moves `size` bytes from offset `source` to offset `target`; they may overlap.
+---@param target polyshm.bytes
+---@param source polyshm.bytes
+---@param size polyshm.bytes
+function segment:copy(target, source, size) end
+
+---The first place of `data` that lies wholly from `start` (default: 0) to before `stop` (default: the end).
+---@param data string
+---@param start? polyshm.bytes
+---@param stop? polyshm.bytes
+---@return integer? offset
+function segment:find(data, start, stop) end
+
+---`count` elements (default: all that fit) from byte `offset` (default: 0) on.
+---@param type polyshm.element
+---@param offset? polyshm.bytes
+---@param count? integer
+---@return polyshm.view
+function segment:view(type, offset, count) end
+
+---Writes the bytes of string.pack(format, ...) to `offset`, all or nothing.
+---@param format string
+---@param offset polyshm.bytes
+---@param ... string|number
+---@return integer offset behind the last byte
+function segment:pack(format, offset, ...) end
+
+---Reads what pack wrote to `offset` (default: 0): its values, then the offset behind them.
+---@param format string
+---@param offset? polyshm.bytes
+---@return any ...
+function segment:unpack(format, offset) end
+
+---The word at byte `offset`.
+---@param type polyshm.word
+---@param offset polyshm.bytes
+---@return polyshm.atomic
+function segment:atomic(type, offset) end
+
+---The mutex at byte `offset`. `create` initialises it: once, while nobody uses it. `repair` is called with the lock held
+---if the owner before died.
+---@param offset polyshm.bytes
+---@param options? { create?: boolean, recursive?: boolean, repair?: fun(died: polyshm.error) }
+---@return polyshm.mutex
+function segment:mutex(offset, options) end
+
+---A lock on `size` bytes (default: the rest) from `offset` (default: 0) on, for files, POSIX segments and memfd.
+---@param offset? polyshm.bytes
+---@param size? polyshm.bytes
+---@param options? { shared?: boolean }
+---@return polyshm.record_lock? lock
+---@return string? message
+---@return string? code
+function segment:record_lock(offset, size, options) end
+
+---msync(2) of the pages around a range (default: all).
+---@param offset? polyshm.bytes
+---@param size? polyshm.bytes
+---@param options? { wait?: boolean, invalidate?: boolean }    defaults: wait, do not invalidate
+---@return true? done
+---@return string? message
+---@return string? code
+function segment:flush(offset, size, options) end
+
+---mprotect(2) of the pages around a range (default: all).
+---@param access "rw"|"r"|"none"
+---@param offset? polyshm.bytes
+---@param size? polyshm.bytes
+---@return true? done
+---@return string? message
+---@return string? code
+function segment:protect(access, offset, size) end
+
+---madvise(2) by name ("willneed", "sequential", ...) on the pages around a range (default: all).
+---@param advice string
+---@param offset? polyshm.bytes
+---@param size? polyshm.bytes
+---@return true? done
+---@return string? message
+---@return string? code
+function segment:advise(advice, offset, size) end
+
+---Keeps pages in memory: mlock2(2); on System V without a range SHM_LOCK, which holds for everybody.
+---@param offset? polyshm.bytes
+---@param size? polyshm.bytes
+---@param options? { on_fault?: boolean }
+---@return true? done
+---@return string? message
+---@return string? code
+function segment:pin(offset, size, options) end
+
+---Ends pin.
+---@param offset? polyshm.bytes
+---@param size? polyshm.bytes
+---@return true? done
+---@return string? message
+---@return string? code
+function segment:unpin(offset, size) end
+
+---Sets the size of the object (posix, file, memfd) and maps that. A view that then lies outside raises when it is used.
+---@param size polyshm.bytes
+---@return true? done
+---@return string? message
+---@return string? code
+function segment:resize(size) end
+
+---What the kernel keeps of it.
+---@return polyshm.stat? stat
+---@return string? message
+---@return string? code
+function segment:stat() end
+
+---Changes owner, group and permissions; what is left out stays.
+---@param changes { uid?: integer, gid?: integer, mode?: string }
+---@return true? done
+---@return string? message
+---@return string? code
+function segment:set(changes) end
+
+---Removes the name, or the System V id, if it still leads to this very object.
+---@return true? done
+---@return string? message
+---@return string? code
+function segment:unlink() end
+
+---Elements of one type. `view[i]` counts from 1, is nil one past the end and an error elsewhere; `view[i] = x` raises
+---outside, and for a value that the type cannot hold. `#view` is the number of elements. A view keeps working when its
+---segment is closed.
+---@class polyshm.view
+---@field [integer] number
+---@operator len: integer
+local view = {}
+
+---Lets the memory go; the view raises from then on. Closing again does nothing.
+function view:close() end
+
+---The elements `i` (default: 1) to `j` (default: `i`).
+---@param i? integer
+---@param j? integer
+---@return number ...
+function view:get(i, j) end
+
+---Stores values from element `i` on, all or nothing.
+---@param i integer
+---@param ... number
+function view:set(i, ...) end
+
+---Sets the elements `i` to `j` (default: all) to `x`.
+---@param x number
+---@param i? integer
+---@param j? integer
+function view:fill(x, i, j) end
+
+---Copies the elements `i` to `j` (default: all) to `target`, from its element `at` (default: 1) on. Both have one type and
+---byte order; they may overlap, and may be of different segments.
+---@param target polyshm.view
+---@param i? integer
+---@param j? integer
+---@param at? integer
+function view:copy(target, i, j, at) end
+
+---A new table of the elements `i` to `j` (default: all), counted from 1.
+---@param i? integer
+---@param j? integer
+---@return number[]
+function view:totable(i, j) end
+
+---The elements `i` to `j` (default: all) of the same memory.
+---@param i? integer
+---@param j? integer
+---@return polyshm.view
+function view:slice(i, j) end
+
+---For `for i, x in view:each() do`. Holds nothing between the steps.
+---@return fun(view: polyshm.view, i: integer): integer?, number?
+---@return polyshm.view
+---@return integer
+function view:each() end
+
+---A word that processes change together, all sequentially consistent. u64 is the two's complement in an integer.
+---@class polyshm.atomic
+local atomic = {}
+
+---@return integer
+function atomic:load() end
+
+---@param value integer
+function atomic:store(value) end
+
+---Wraps.
+---@param value integer
+---@return integer previous
+function atomic:add(value) end
+
+---Wraps.
+---@param value integer
+---@return integer previous
+function atomic:sub(value) end
+
+---@param value integer
+---@return integer previous
+function atomic:and_(value) end
+
+---@param value integer
+---@return integer previous
+function atomic:or_(value) end
+
+---@param value integer
+---@return integer previous
+function atomic:xor(value) end
+
+---@param value integer
+---@return integer previous
+function atomic:exchange(value) end
+
+---Stores `desired` if the word is `expected`: it was, if that is what comes back.
+---@param expected integer
+---@param desired integer
+---@return integer previous
+function atomic:compare_exchange(expected, desired) end
+
+---Waits while the word is `expected`, up to `timeout` seconds (default: for ever). 32-bit words only.
+---@param expected integer
+---@param timeout? number
+---@return boolean differs
+---@return "timeout"? why
+function atomic:wait(expected, timeout) end
+
+---Wakes up to `n` (default: 1) waiters; how many it were. 32-bit words only.
+---@param n? integer
+---@return integer woken
+function atomic:notify(n) end
+
+---A robust pthread mutex in the segment, which processes of any language share.
+---@class polyshm.mutex
+local mutex = {}
+
+---Waits up to `timeout` seconds: nil for ever, 0 not at all. Raises EOWNERDEAD (and it is not held) if the owner died and
+---there is no `repair`; and if this thread has it, but for `timeout` 0.
+---@param timeout? number
+---@return boolean? acquired
+---@return string? why    "timeout" or "held"
+---@return string? code
+function mutex:acquire(timeout) end
+
+---For the thread that has it.
+function mutex:release() end
+
+---Acquires, for `local held <close> = mutex:guard()`. Never nil: a timeout and an owner's death raise.
+---@param timeout? number
+---@return polyshm.guard
+function mutex:guard(timeout) end
+
+---Acquires though the owner before died, which `died` tells. When the guard ends well, the mark of the death goes.
+---@param timeout? number
+---@return polyshm.guard held
+---@return polyshm.error? died
+function mutex:recover(timeout) end
+
+---Does a living owner have it?
+---@return boolean
+function mutex:locked() end
+
+---The process that has it.
+---@return integer? pid
+function mutex:owner() end
+
+---An open-file-description lock on a range of the file behind a segment. The kernel drops it when its holder dies.
+---@class polyshm.record_lock
+local record_lock = {}
+
+---Waits up to `timeout` seconds: nil for ever, 0 not at all. Raises if this object has it, but for `timeout` 0.
+---@param timeout? number
+---@return boolean? acquired
+---@return string? why    "timeout" or "held"
+---@return string? code
+function record_lock:acquire(timeout) end
+
+function record_lock:release() end
+
+---Acquires, for `local held <close> = lock:guard()`. Never nil: a timeout raises.
+---@param timeout? number
+---@return polyshm.guard
+function record_lock:guard(timeout) end
+
+---Would an acquire have to wait?
+---@return boolean
+function record_lock:locked() end
+
+---A lock that is held, until the end of its block.
+---@class polyshm.guard
+local guard = {}
+
+---Gives the lock back before the end of the block. Once is enough.
+function guard:release() end
+
+return polyshm

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: MIT
+"""Two partners of each language that serve all tests of the run, and new ones for tests that kill them.
+
+`writer` and `reader` are two processes also where their language is the same; a test that takes both runs for every pair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from partners import LANGUAGES, PAIRS, Peer
+
+_crew: dict[tuple[str, int], Peer] = {}
+_used: set[Peer] = set()
+
+
+def _member(language: str, number: int) -> Peer:
+    peer = _crew[language, number]
+    _used.add(peer)
+    return peer
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    # Before any fixture, so that no test finds a new process that is not its own.
+    for language in LANGUAGES:
+        for number in (0, 1):
+            if (language, number) not in _crew:
+                _crew[language, number] = Peer.start(language)
+
+
+def pytest_sessionfinish() -> None:
+    while _crew:
+        _crew.popitem()[1].stop()
+
+
+@pytest.fixture(autouse=True)
+def _fresh_crew() -> Iterator[None]:
+    """Each test finds partners without objects; one that hangs, or ended, is replaced before the next test."""
+    _used.clear()
+    yield
+    for place, peer in list(_crew.items()):
+        if peer not in _used:
+            continue
+        try:
+            if peer.waiting:
+                raise TimeoutError
+            peer("reset")
+        except (OSError, EOFError, TimeoutError):
+            del _crew[place]
+            peer.waiting += 1
+            peer.stop()
+
+
+@pytest.fixture
+def writer(request: pytest.FixtureRequest) -> Peer:
+    return _member(request.param, 0)
+
+
+@pytest.fixture
+def reader(request: pytest.FixtureRequest) -> Peer:
+    return _member(request.param, 1)
+
+
+@pytest.fixture
+def crew() -> dict[str, Peer]:
+    """One partner of each language."""
+    return {language: _member(language, 0) for language in LANGUAGES}
+
+
+@pytest.fixture
+def hire() -> Iterator[Callable[..., Peer]]:
+    """hire("lua"): a partner of this test alone, which may be killed."""
+    hired: list[Peer] = []
+
+    def start(language: str, **options) -> Peer:
+        hired.append(Peer.start(language, **options))
+        return hired[-1]
+
+    yield start
+    for peer in hired:
+        peer.stop()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file that a segment can be made of: 20000 bytes that are not zero."""
+    file = tmp_path / "segment"
+    file.write_bytes(bytes(range(1, 251)) * 80)
+    return file
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if {"writer", "reader"} <= set(metafunc.fixturenames):
+        ids = [f"{writer}-{reader}" for writer, reader in PAIRS]
+        metafunc.parametrize(("writer", "reader"), PAIRS, indirect=True, ids=ids)
+    elif "writer" in metafunc.fixturenames:
+        metafunc.parametrize("writer", LANGUAGES, indirect=True)

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * What the files of the partner in C share. peer.py describes the commands.
+ */
+#ifndef PEER_H
+#define PEER_H
+
+#include <stdint.h>
+
+#include <polyshm/atomic.h>
+#include <polyshm/element.h>
+#include <polyshm/mutex.h>
+#include <polyshm/record_lock.h>
+#include <polyshm/segment.h>
+
+/* Codes of the peer's own: it has said who died; a wrong command; the repair function failed. */
+enum { PEER_TOLD = 1, PEER_MISTAKE, PEER_NOT_REPAIRED };
+
+typedef enum peer_kind { PEER_FREE, PEER_SEGMENT, PEER_ATOMIC, PEER_MUTEX, PEER_RECORD } peer_kind;
+
+/* An object that the test gave a name. */
+typedef struct peer_thing {
+    char name[16];
+    peer_kind kind;
+    pshm_segment *segment;
+    uint64_t offset;
+    pshm_word word;
+    pshm_segment_mutex mutex;
+    char repair[16]; /* "error", the offset to write to, or nothing */
+    bool died;       /* what recover said */
+    pshm_record_lock *record;
+} peer_thing;
+
+typedef struct peer_words {
+    int count;
+    char **word;
+} peer_words;
+
+/* A command gets the words behind its name; it returns 0 once it has said what came of it, else a code. */
+typedef struct peer_command {
+    const char *name;
+    int words; /* at least so many */
+    int (*run)(const peer_words *words);
+} peer_command;
+
+extern const peer_command peer_segment_commands[], peer_word_commands[], peer_lock_commands[];
+
+/* The object of that name; a mistake in the test ends the peer. peer_make makes one, in place of any other. */
+peer_thing *peer_find(const char *name, peer_kind kind);
+/* The lock of either kind. */
+peer_thing *peer_find_lock(const char *name);
+peer_thing *peer_make(const char *name, peer_kind kind);
+
+/* Adds a word to the answer. */
+void peer_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+uint64_t peer_number(const char *text);
+/* "key=value" among the words from `first` on: the value, or NULL. */
+const char *peer_option(const peer_words *words, int first, const char *key);
+/* Seconds, "-" or "try": the deadline. */
+int64_t peer_until(const char *text);
+
+#endif

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""Sub-interpreters, with the common GIL and with their own: each has its own module, all share the memory."""
+
+from __future__ import annotations
+
+import sys
+import threading
+
+import polyshm
+import pytest
+
+interpreters = pytest.importorskip(
+    "_interpreters" if sys.version_info >= (3, 13) else "_xxsubinterpreters",
+    reason="this Python has no module for sub-interpreters",
+)
+
+OWN_GIL = sys.version_info >= (3, 12)
+
+WORK = """
+import polyshm
+assert polyshm.Segment.__module__ == "polyshm"
+segment = polyshm.Segment({address!r})
+lock, word = segment.mutex(64), segment.atomic("u64", 0)
+view = segment.view("u64", 512, 1)
+for _ in range({times}):
+    with lock:
+        view[0] += 1
+    word.add(1)
+try:
+    segment.read(1 << 40, 1)
+except ValueError:
+    pass
+else:
+    raise AssertionError
+try:
+    polyshm.Segment("posix:/polyshm-none")
+except FileNotFoundError:
+    pass
+segment.atomic("u32", 1024).add(1)
+{end}
+"""
+
+
+def create():
+    if sys.version_info >= (3, 13):
+        return interpreters.create("isolated")
+    return interpreters.create(isolated=True) if OWN_GIL else interpreters.create()
+
+
+def run(code: str) -> None:
+    number = create()
+    try:
+        fault = interpreters.run_string(number, code)
+        assert fault is None, fault
+    finally:
+        interpreters.destroy(number)
+
+
+@pytest.fixture
+def shared(make):
+    segment = make("posix")
+    segment.mutex(64, create=True)
+    return segment
+
+
+@pytest.mark.parametrize(
+    "end", ["", "segment.close()", "del segment, lock, word", "view.release()", "lock.acquire(); lock.release()"]
+)
+def test_one_after_another(shared, end):
+    for _ in range(3):
+        run(WORK.format(address=shared.address, times=100, end=end))
+    assert shared.view("u64", 512, 1)[0] == 300
+    assert shared.atomic("u64", 0).load() == 300
+    assert shared.atomic("u32", 1024).load() == 3
+
+
+def test_at_the_same_time(shared):
+    faults: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            run(WORK.format(address=shared.address, times=2000, end=""))
+        except BaseException as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    assert shared.view("u64", 512, 1)[0] == 6000
+    assert shared.atomic("u64", 0).load() == 6000
+
+
+def test_exceptions_are_each_ones_own(shared):
+    run(
+        "import polyshm; assert polyshm.Error is not None; polyshm.Error.mark = 1"
+        if sys.version_info < (3, 12)
+        else "import polyshm; assert polyshm.OwnerDied.pid is None"
+    )
+    assert not hasattr(polyshm.Error, "mark")
+
+
+@pytest.mark.skipif(not OWN_GIL, reason="interpreters with a GIL of their own came with 3.12")
+def test_own_gil_is_allowed():
+    run("import polyshm; polyshm.Segment('anon:', size=4096)[0] = 1")
