@@ -234,7 +234,7 @@ run-python:
 run-cross:
 	@$(PYTEST) tests/cross $(ARGS)
 run-examples:
-	@$(PYTEST) tests/examples $(ARGS)
+	@$(PYTEST) tests/examples tests/docs $(ARGS)
 run-lua:
 	@$(ENV) $(WATCHED) env $(RUNTIME) $(BUSTED) $(ARGS)
 run-c:

@@ -98,6 +98,10 @@ int pshm_os_sysv_set(int32_t id, int64_t uid, int64_t gid, uint32_t mode)
 
 int pshm_os_sysv_remove(int32_t id)
 {
+    struct shmid_ds ds;
+    /* The kernel marks again what is marked, and calls that a success. */
+    if (!shmctl(id, IPC_STAT, &ds) && (ds.shm_perm.mode & SHM_DEST))
+        return -EIDRM;
     return checked(shmctl(id, IPC_RMID, NULL));
 }
 

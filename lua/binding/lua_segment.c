@@ -116,7 +116,7 @@ static int segment_field(lua_State *L, const pshm_segment *segment, lua_Integer 
         lua_pushstring(L, segment->address);
         break;
     case FIELD_FD:
-        if (segment->fd < 0)
+        if (segment->fd < 0 || segment->closed)
             lua_pushnil(L);
         else
             lua_pushinteger(L, segment->fd);

@@ -83,18 +83,23 @@ typedef struct range {
     uint64_t first, extent; /* the bytes from the lowest to the highest */
 } range;
 
-static int convert_slice(py_segment *self, PyObject *key, range *out)
+static inline int convert_slice(py_segment *self, PyObject *key, range *out)
 {
     Py_ssize_t stop;
     if (PySlice_Unpack(key, &out->start, &stop, &out->step) < 0) /* may run Python code */
         return -1;
-    Py_ssize_t length = py_segment_length((PyObject *)self);
-    if (length < 0)
+    if (PSHM_UNLIKELY(self->handle->closed)) {
+        (void)glue_raise_segment(self, PSHM_ECLOSED, NULL);
         return -1;
-    out->count = PySlice_AdjustIndices(length, &out->start, &stop, out->step);
-    out->first = 0;
-    out->extent = 0;
-    if (out->count > 0) {
+    }
+    out->count = PySlice_AdjustIndices((Py_ssize_t)self->handle->size, &out->start, &stop, out->step);
+    out->first = (uint64_t)out->start;
+    out->extent = (uint64_t)out->count;
+    if (out->step == 1 && PSHM_LIKELY(out->count > 0))
+        return 0;
+    if (out->count == 0) {
+        out->first = 0; /* nothing, wherever that is */
+    } else {
         Py_ssize_t last = out->start + (out->count - 1) * out->step;
         out->first = (uint64_t)(out->step > 0 ? out->start : last);
         out->extent = (uint64_t)(out->step > 0 ? last - out->start : out->start - last) + 1;
@@ -131,9 +136,7 @@ static PyObject *read_slice(py_segment *self, PyObject *key)
     range slice;
     if (convert_slice(self, key, &slice) < 0)
         return NULL;
-    int rc = pshm_segment_check(handle, slice.first, slice.extent, PSHM_READ);
-    if (PSHM_UNLIKELY(rc != 0))
-        return glue_raise_range(self, rc, slice.first, slice.extent);
+    int rc;
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, slice.count);
     if (bytes == NULL)
         return NULL;

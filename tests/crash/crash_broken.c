@@ -26,7 +26,8 @@ _Static_assert(sizeof(bytes) <= CRASH_LOCK_BYTES, "it has the room");
 typedef enum fault {
     SOUND,
     CLEARED_BEFORE_REPAIR, /* recover takes the mark away before the caller has repaired anything */
-    CONSISTENT_TOO_SOON,   /* pthread's own mark goes before ours is there */
+    UNLOCKED_BEFORE_MARK,  /* who meets a death gives the lock back before it is marked */
+    TOLD_ONCE,             /* a death during the repair of another is taken for the end of it */
     OWNER_NOT_CLEARED,     /* release leaves the owner's pid behind */
     MARK_WITHOUT_LOCK,     /* release clears the mark once it has unlocked */
     NOT_ROBUST,            /* a word that nobody gives back for the dead */
@@ -89,10 +90,17 @@ static int settle(const subject *s, int got, bool recover, pshm_death *death)
     bytes *at = s->at;
     *death = (pshm_death){false, 0};
     if (got == EOWNERDEAD) {
-        if (s->fault == CONSISTENT_TOO_SOON)
+        if (s->fault == UNLOCKED_BEFORE_MARK && !recover) {
+            *death = (pshm_death){true, at->owner};
             pthread_mutex_consistent(&at->mutex);
+            pthread_mutex_unlock(&at->mutex);
+            at->died = PSHM_MUTEX_DIED | death->pid;
+            return -EOWNERDEAD;
+        }
         if (!at->died)
             at->died = PSHM_MUTEX_DIED | at->owner;
+        else if (s->fault == TOLD_ONCE)
+            at->died = 0;
         pthread_mutex_consistent(&at->mutex);
     } else if (got) {
         return -got;
@@ -183,12 +191,14 @@ static const struct expectation {
     crash_lock_what what;
     crash_mode *mode;
 } expectations[] = {
-    {"cleared before repair", CLEARED_BEFORE_REPAIR, CRASH_LOCK_REPAIR, crash_states},
-    {"cleared before repair", CLEARED_BEFORE_REPAIR, CRASH_LOCK_SECTION, crash_repair},
-    {"consistent too soon", CONSISTENT_TOO_SOON, CRASH_LOCK_AFTER_DEATH, crash_every},
-    {"consistent too soon", CONSISTENT_TOO_SOON, CRASH_LOCK_AFTER_DEATH, crash_states},
-    {"owner not cleared", OWNER_NOT_CLEARED, CRASH_LOCK_RELEASE, crash_stop},
-    {"mark cleared without the lock", MARK_WITHOUT_LOCK, CRASH_LOCK_RELEASE_WAITER, crash_stop},
+    {"cleared before repair", CLEARED_BEFORE_REPAIR, CRASH_LOCK_GIVE_UP, crash_states},
+    {"cleared before repair", CLEARED_BEFORE_REPAIR, CRASH_LOCK_GIVE_UP, crash_stop},
+    {"unlocked before marked", UNLOCKED_BEFORE_MARK, CRASH_LOCK_AFTER_DEATH, crash_states},
+    {"unlocked before marked", UNLOCKED_BEFORE_MARK, CRASH_LOCK_AFTER_DEATH, crash_every},
+    {"told once", TOLD_ONCE, CRASH_LOCK_SECTION, crash_repair},
+    {"owner not cleared", OWNER_NOT_CLEARED, CRASH_LOCK_ACQUIRE, crash_states},
+    {"owner not cleared", OWNER_NOT_CLEARED, CRASH_LOCK_ATTEMPT, crash_every},
+    {"mark cleared without the lock", MARK_WITHOUT_LOCK, CRASH_LOCK_RELEASE, crash_stop},
     {"not robust", NOT_ROBUST, CRASH_LOCK_ACQUIRE, crash_states},
     {"not robust", NOT_ROBUST, CRASH_LOCK_SECTION, crash_every},
     {"taken by timeout", BY_TIMEOUT, CRASH_LOCK_SECTION, crash_stop},

@@ -24,8 +24,8 @@ typedef struct guarded {
 /* What is known beside it. */
 typedef struct notes {
     volatile uint64_t done; /* sections that came to their end, counted under the lock */
-    volatile uint64_t deaths;
     volatile uint32_t go, taken, told, told_pid;
+    volatile pid_t third; /* who died while the victim was stopped */
 } notes;
 
 static struct world {
@@ -46,7 +46,7 @@ static void meet(void)
     if (world.guarded)
         return;
     world.notes = crash_share(sizeof *world.notes);
-    world.fd = memfd_create("crash-lock", MFD_CLOEXEC);
+    world.fd = memfd_create("crash-lock", 0);
     if (world.fd < 0 || ftruncate(world.fd, sizeof *world.guarded))
         exit(2);
     world.guarded = mmap(NULL, sizeof *world.guarded, PROT_READ | PROT_WRITE, MAP_SHARED, world.fd, 0);
@@ -186,6 +186,7 @@ static void reset(void *context)
     world.first = world.helper = 0;
     world.known = world.expected = false;
     world.lock->create(world.lock->handle);
+    turn(); /* so that it bears the traces of an owner who lives */
     switch (world.what) {
     case CRASH_LOCK_CONTENDED:
         world.helper = crash_spawn(hold_until_told, NULL);
@@ -197,6 +198,7 @@ static void reset(void *context)
     case CRASH_LOCK_RECOVER:
     case CRASH_LOCK_CONSISTENT:
     case CRASH_LOCK_REPAIR:
+    case CRASH_LOCK_GIVE_UP:
         world.first = crash_fork(die_between_words, NULL);
         run_to_end(world.first);
         if (world.what == CRASH_LOCK_AFTER_MARK)
@@ -309,6 +311,13 @@ static int subject(void *context)
         }
         crash_end();
         return rc ? failed("section", rc) : 0;
+    case CRASH_LOCK_GIVE_UP:
+        crash_begin();
+        rc = take(true, SECOND, &death);
+        if (rc == 0)
+            rc = lock->release(lock->handle);
+        crash_end();
+        return rc ? failed("recover and release", rc) : 0;
     default:
         crash_begin();
         rc = turn();
@@ -347,7 +356,12 @@ static int partner(void *context)
     if (mend(&death))
         return 1;
     change();
-    return release();
+    if (release() || world.what != CRASH_LOCK_RELEASE)
+        return world.what == CRASH_LOCK_RELEASE;
+    /* While the victim stands in the middle of its release, another owner dies, and somebody is told. */
+    world.notes->third = crash_fork(die_between_words, NULL);
+    run_to_end(world.notes->third);
+    return meet_death(NULL);
 }
 
 /* Are all locks given back? A list that is empty points at itself. */
@@ -379,14 +393,16 @@ static const char *check(void *context, const crash_facts *facts)
         return world.expected ? "the death was not told" : "told a death that did not concern the lock";
     uint32_t pid = world.notes->told_pid;
     pid_t victim = facts->killed ? facts->victim : 0;
-    if (pid && pid != (uint32_t)world.first && pid != (uint32_t)victim && pid != (uint32_t)facts->repairer) {
-        snprintf(text, sizeof text, "told the death of %u; those that died: %d, %d, %d", pid, (int)world.first,
-                 (int)victim, (int)facts->repairer);
+    pid_t third = world.notes->third;
+    if (pid && pid != (uint32_t)world.first && pid != (uint32_t)victim && pid != (uint32_t)facts->repairer &&
+        pid != (uint32_t)third) {
+        snprintf(text, sizeof text, "told the death of %u; those that died: %d, %d, %d, %d", pid, (int)world.first,
+                 (int)victim, (int)facts->repairer, (int)third);
         return text;
     }
     if (mend(&death))
         return "";
-    uint64_t open = facts->killed ? 1u + (facts->repairer != 0) : 0;
+    uint64_t open = third ? 1 : facts->killed ? 1u + (facts->repairer != 0) : 0;
     if (g->a != g->b || g->a < world.notes->done || g->a > world.notes->done + open) {
         snprintf(text, sizeof text, "a %lu, b %lu, but %lu came to their end", g->a, g->b, world.notes->done);
         return text;
@@ -428,6 +444,7 @@ static const char *const names[CRASH_LOCK_CASES] = {
     [CRASH_LOCK_AGAIN] = "acquire again",
     [CRASH_LOCK_INNER] = "inner release",
     [CRASH_LOCK_SECTION] = "acquire, change, release",
+    [CRASH_LOCK_GIVE_UP] = "recover, release unrepaired",
     [CRASH_LOCK_REPAIR] = "recover, repair, consistent, release",
 };
 

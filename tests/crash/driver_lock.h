@@ -49,15 +49,20 @@ typedef enum crash_lock_what {
     CRASH_LOCK_INNER,        /* recursive: release one of two */
     CRASH_LOCK_SECTION,      /* acquire, change both words, release */
     CRASH_LOCK_REPAIR,       /* after a death between the two words: recover, repair, consistent, release */
+    CRASH_LOCK_GIVE_UP,      /* recover after a death, and release without a repair */
     CRASH_LOCK_CASES
 } crash_lock_what;
 
-/* The memory of the cases, as a descriptor: the lock's bytes are the first. *bytes, if not NULL, is where the driver has
+/* The memory of the cases, as a descriptor that executed programs inherit: the lock is at 0, the two 64-bit words at
+ * CRASH_LOCK_BYTES and 8 bytes behind. *bytes, if not NULL, is where the driver has
  * mapped them. */
 int crash_lock_memory(void **bytes);
 
 /* The case, valid until the next call. */
 const crash_case *crash_lock_case(const crash_lock *lock, crash_lock_what what);
+
+/* seg.mutex as such a lock, driver_mutex.c. Valid until the next call. */
+const crash_lock *crash_lock_of_mutex(const char *name, bool recursive);
 
 /* Every case in every mode that suits it. */
 void crash_lock_all(const crash_lock *lock);

@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: MIT
 """Two partners of each language that serve all tests of the run, and new ones for tests that kill them.
 
-`writer` and `reader` are two processes also where their language is the same; a test that takes both runs for every pair.
+`writer` and `reader` are two processes also where their language is the same. A test that takes both
+runs for every pair.
 """
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from partners import LANGUAGES, PAIRS, Peer
+from places import SYSV, Place, free_key
 
 _crew: dict[tuple[str, int], Peer] = {}
 _used: set[Peer] = set()
@@ -98,3 +101,46 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize(("writer", "reader"), PAIRS, indirect=True, ids=ids)
     elif "writer" in metafunc.fixturenames:
         metafunc.parametrize("writer", LANGUAGES, indirect=True)
+
+
+@pytest.fixture
+def share(name: str, path: Path, tmp_path: Path) -> Iterator[Callable[..., Place]]:
+    """share(kind, writer, reader, size=8192): `writer` makes a segment of that kind and both open it as "s". A memfd
+    is inherited: its reader is a new process that the writer starts."""
+    undo: list[Callable[[], object]] = []
+
+    def start(kind: str, writer: Peer, reader: Peer, size: int = 8192, *options: str) -> Place:
+        addresses = {
+            "posix": f"posix:{name}",
+            "sysv": f"sysv:{free_key():#x}",
+            "ftok": f"sysv:{path}#A",
+            "id": "sysv:private",
+            "file": f"file:{path}",
+            "memfd": "memfd:polyshm-test",
+        }
+        place = Place(kind, addresses[kind], [])
+        if kind == "file":
+            # Neither the offset nor the end is at a page.
+            place.options = ["offset=1237", f"size={size}"]
+            place.made = writer("open", "s", place.address, *place.options, *options)
+        else:
+            inherit = ["inherit=1"] if kind == "memfd" else []
+            place.made = writer("open", "s", place.address, f"size={size}", "create=1", *inherit, *options)
+        if kind in SYSV:
+            number = writer.stat("segstat", "s")["id"]
+            undo.append(lambda: subprocess.run(["ipcrm", "-m", number], check=False, capture_output=True))
+            if kind == "id":
+                place.address = f"sysv:id={number}"
+        elif kind == "posix":
+            undo.append(lambda: Path(f"/dev/shm{name}").unlink(missing_ok=True))
+        elif kind == "memfd":
+            place.address = f"fd:{place.made[4]}"
+            reader = writer.launch(tmp_path, reader.language)
+            undo.append(lambda: writer.reap(reader))
+        place.reader = reader
+        place.joined = place.join(reader)
+        return place
+
+    yield start
+    for step in undo:
+        step()

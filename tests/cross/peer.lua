@@ -100,7 +100,7 @@ end
 
 function commands.find(name, data) return things[name]:find(unhex(data)) or -1 end
 
-local FLOATS = { inf = math.huge, ["-inf"] = -math.huge, nan = 0 / 0 }
+local FLOATS = { inf = math.huge, ["-inf"] = -math.huge, nan = -(0 / 0) }
 
 local function float_text(value)
   if value ~= value then return "nan" end

@@ -47,6 +47,8 @@ things: dict[str, object] = {}
 recoveries: dict[str, Iterator[object]] = {}
 children: dict[int, subprocess.Popen[bytes]] = {}
 NATIVE_WORD = struct.Struct("=Q")
+# One number, two names: the library says EOPNOTSUPP.
+ERRNO_NAMES = errno.errorcode | {errno.EOPNOTSUPP: "EOPNOTSUPP"}
 
 
 class LeftByError(Exception):
@@ -154,19 +156,18 @@ def cmd_find(name: str, data: str):
 def cmd_store(name: str, kind: str, offset: str, *values: str):
     convert = float.fromhex if "f" in kind else lambda text: int(text, 0)
     with things[name].view(kind, int(offset), len(values)) as view:
-        for i, value in enumerate(values):
-            if kind[0] in "<>":
-                # A memoryview reads and writes its elements in the machine's order alone.
-                with view.cast("B") as raw:
-                    size = struct.calcsize(view.format)
-                    struct.pack_into(view.format, raw, i * size, convert(value))
-            else:
+        if view.format[0] in "<>":
+            # A memoryview reads and writes elements in the machine's order alone.
+            with view.cast("B") as raw:
+                struct.pack_into(f"{view.format[0]}{len(values)}{view.format[1:]}", raw, 0, *map(convert, values))
+        else:
+            for i, value in enumerate(values):
                 view[i] = convert(value)
 
 
 def cmd_load(name: str, kind: str, offset: str, count: str):
     with things[name].view(kind, int(offset), int(count)) as view:
-        if kind[0] in "<>":
+        if view.format[0] in "<>":
             found = struct.unpack(f"{view.format[0]}{count}{view.format[1:]}", bytes(view))
         else:
             found = view.tolist()
@@ -343,7 +344,7 @@ def answer(words: list[str]) -> str:
     except polyshm.Deleted as problem:
         return f"err EREMADE {problem}"
     except OSError as problem:
-        return f"err {errno.errorcode.get(problem.errno, 'raise')} {problem}"
+        return f"err {ERRNO_NAMES[problem.errno]} {problem}"
     except (ValueError, TypeError, IndexError, RuntimeError, BufferError) as problem:
         return f"err raise {problem}"
     except Exception as problem:

@@ -89,12 +89,23 @@ class Program:
     """The blocks of one language, run block by block."""
 
     TURN = {
-        "python": "import sys\ndef _turn():\n    print('{done}', flush=True)\n    sys.stdin.readline() or exit()\n_turn()\n",
-        "lua": "local function _turn() print('{done}') io.flush() if not io.read() then os.exit(0, true) end end _turn()\n",
+        "python": """\
+import sys
+def _turn():
+    print("{done}", flush=True)
+    sys.stdin.readline() or exit()
+_turn()
+""",
+        "lua": """\
+local function _turn()
+  print("{done}") io.flush()
+  if not io.read() then os.exit(0, true) end
+end
+_turn()
+""",
     }
 
     def __init__(self, language: str, blocks: list[Block], rename, folder: Path) -> None:
-        # The lines of a block keep their numbers: a traceback then says where on the page.
         source = self.TURN[language].replace("{done}", DONE)
         for block in blocks:
             source += rename(block.code) + "\n_turn()\n"

@@ -23,6 +23,7 @@
 
 #include <lauxlib.h>
 #include <lua.h>
+#include <lualib.h>
 
 int luaopen_helper(lua_State *L);
 
@@ -206,11 +207,11 @@ static int h_umask(lua_State *L)
     return 1;
 }
 
-/* rlimit(name, soft) -> the soft limit before; "as", "memlock", "nofile" or "fsize". nil: for ever. */
+/* rlimit(name, soft) -> the soft limit before; "memlock", "nofile" or "fsize". nil: for ever. */
 static int h_rlimit(lua_State *L)
 {
-    static const char *const names[] = {"as", "memlock", "nofile", "fsize", NULL};
-    static const int resources[] = {RLIMIT_AS, RLIMIT_MEMLOCK, RLIMIT_NOFILE, RLIMIT_FSIZE};
+    static const char *const names[] = {"memlock", "nofile", "fsize", NULL};
+    static const int resources[] = {RLIMIT_MEMLOCK, RLIMIT_NOFILE, RLIMIT_FSIZE};
     int resource = resources[luaL_checkoption(L, 1, NULL, names)];
     struct rlimit limit;
     if (getrlimit(resource, &limit))
@@ -268,6 +269,52 @@ static int h_foreign_lock(lua_State *L)
     return 1;
 }
 
+/* An allocator that has nothing any more after `left` more blocks, where that is not negative. */
+static void *scarce(void *data, void *block, size_t old_size, size_t size)
+{
+    long *left = data;
+    if (!size) {
+        free(block);
+        return NULL;
+    }
+    if (*left >= 0 && (!block || size > old_size)) {
+        if (!*left)
+            return NULL;
+        --*left;
+    }
+    return realloc(block, size);
+}
+
+/* scarce(source, blocks) -> ok, message: in a Lua state of its own, runs `source`, which returns two functions; calls
+ * the first with no more than so many blocks of memory left, and then, with memory, the second, which must not fail. */
+static int h_scarce(lua_State *L)
+{
+    const char *source = luaL_checkstring(L, 1);
+    long blocks = (long)luaL_checkinteger(L, 2), left = -1;
+    lua_State *S = lua_newstate(scarce, &left);
+    luaL_openlibs(S);
+    if (luaL_dostring(S, source)) {
+        lua_pushstring(L, lua_tostring(S, -1));
+        lua_close(S);
+        return lua_error(L);
+    }
+    lua_pushvalue(S, -2);
+    left = blocks;
+    int status = lua_pcall(S, 0, 0, 0);
+    left = -1;
+    lua_pushboolean(L, status == LUA_OK);
+    lua_pushstring(L, status == LUA_OK ? "" : luaL_tolstring(S, -1, NULL));
+    lua_settop(S, 2);
+    lua_remove(S, 1);
+    if (lua_pcall(S, 0, 0, 0)) {
+        lua_pushstring(L, lua_tostring(S, -1));
+        lua_close(S);
+        return lua_error(L);
+    }
+    lua_close(S);
+    return 2;
+}
+
 int luaopen_helper(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"fork", h_fork},
@@ -289,6 +336,7 @@ int luaopen_helper(lua_State *L)
                                          {"cloexec", h_cloexec},
                                          {"umask", h_umask},
                                          {"rlimit", h_rlimit},
+                                         {"scarce", h_scarce},
                                          {"foreign_mutex", h_foreign_mutex},
                                          {"foreign_lock", h_foreign_lock},
                                          {NULL, NULL}};

@@ -68,7 +68,6 @@ describe("misuse", function()
   it("of any argument is an error or harmless, seed " .. support.seed, function()
     math.randomseed(support.seed)
     support.in_child(function() -- which may end up with locks held and memory protected
-      helper.rlimit("as", 1 << 33)
       for _ = 1, 40 do
         local all, methods = objects()
         all.guard:release()
@@ -274,71 +273,132 @@ describe("misuse", function()
     end
   end)
 
-  it("of memory that runs out is an error, and leaves no lock held", function()
-    support.in_child(function()
-      local big = assert(polyshm.segment("anon:", { size = "256M", reserve = false }))
-      local lock = seg:mutex(0, { create = true })
-      collectgarbage()
-      local used = 0
-      for line in io.lines("/proc/self/status") do
-        used = tonumber(line:match("^VmSize:%s*(%d+)")) or used
-      end
-      helper.rlimit("as", used * 1024 + (24 << 20))
-      raises("not enough memory", big.read, big)
-      local view = big:view("u8")
-      raises("not enough memory", view.totable, view, 1, 10 << 20)
-      raises("not enough memory", big.unpack, big, "c" .. (100 << 20), 0)
-      assert(view[1] == 0)
-      refused("ENOMEM", "anon:", polyshm.segment("anon:", { size = "64M" }))
-      -- Fill what is left, then take guards until that fails.
-      local hoard, held = {}, 0
-      pcall(function() for i = 1, math.huge do hoard[i] = ("x"):rep(100000) .. i end end)
-      local ok = pcall(function() for _ = 1, math.huge do hoard[#hoard + 1] = seg:view("u8") end end)
-      assert(not ok)
-      for _ = 1, 200 do
-        pcall(function()
-          local guard <close> = lock:guard()
-          held = held + 1
-        end)
-        assert(not lock:locked())
-      end
-      hoard = nil
-      collectgarbage()
-      assert(lock:acquire())
-      lock:release()
+  describe("of memory that runs out", function()
+    local shared
+    before_each(function()
+      shared = assert(polyshm.segment(support.posix(), { size = 8192, create = true }))
+      shared:mutex(64, { create = true })
     end)
-  end)
+    after_each(function()
+      shared:unlink()
+      shared:close()
+    end)
 
-  it("of a death that is told without memory leaves the lock free", function()
-    local lock = seg:mutex(0, { create = true })
-    support.wait(support.fork(function() lock:acquire() end))
-    support.in_child(function()
-      collectgarbage("stop")
-      local used = 0
-      for line in io.lines("/proc/self/status") do
-        used = tonumber(line:match("^VmSize:%s*(%d+)")) or used
-      end
-      local fixing = seg:mutex(0, { repair = function() error("no memory for this", 0) end })
-      helper.rlimit("as", used * 1024)
-      local hoard = {}
-      for size = 20, 3, -1 do
-        pcall(function() for i = #hoard + 1, math.huge do hoard[i] = ("x"):rep(1 << size) .. i end end)
-      end
-      for _ = 1, 50 do
-        pcall(fixing.acquire, fixing)
-        assert(not lock:locked())
-        pcall(fixing.guard, fixing)
-        assert(not lock:locked())
-        local got, guard = pcall(lock.recover, lock)
-        if got then
-          assert(lock:locked())
-          pcall(function() getmetatable(guard).__close(guard, "an error") end)
+    -- Runs `operation` with 0, 1, 2, ... blocks left, until it passes; after each the locks must be free.
+    local function exhaust(operation)
+      local source = ([[%s
+        local polyshm = require "polyshm"
+        local address = %q
+        local seg = assert(polyshm.segment(address))
+        local lock, record = seg:mutex(64), seg:record_lock()
+        local repairing = seg:mutex(64, { repair = function() end })
+        local view, word = seg:view("i32", 1024, 64), seg:atomic("u32", 512)
+        seg:pack("z s4", 4096, ("x"):rep(100), ("y"):rep(1000))
+        collectgarbage()
+        return function() %s end, function()
+          collectgarbage()
+          collectgarbage()
+          assert(not record:locked())
+          assert(not lock:locked())
+          assert(view[1] == 0)
+          seg:record_lock():guard():release()
         end
-        assert(not lock:locked())
+      ]]):format(support.prelude, shared.address, operation)
+      local refusals = 0
+      for blocks = 0, 10000 do
+        local ok, message = helper.scarce(source, blocks)
+        if ok then break end
+        assert.is_truthy(message:find("not enough memory", 1, true), message)
+        refusals = refusals + 1
       end
+      return refusals
+    end
+
+    for _, operation in ipairs {
+      'assert(polyshm.segment("anon:", { size = "4K", mode = "0600", create = true })):close()',
+      "assert(polyshm.segment(address)):view('u8'):slice(1, 3):totable()",
+      "seg:read(0, 8192)",
+      'seg:unpack("z s4", 4096)',
+      'seg:pack("s s", 7000, 12345.25, 54321.75)',
+      "view:totable()",
+      'seg:atomic("u32", 0):add(1)',
+      "seg:mutex(64, { repair = print, recursive = false })",
+      "local held <close> = lock:guard()",
+      "local held <close> = repairing:guard(1)",
+      "local held <close> = record:guard(1)",
+      "local held <close>, died = lock:recover()",
+      'assert(polyshm.segment("posix:/polyshm-lua-none") == nil)',
+      "assert(seg:stat()) polyshm.list() polyshm.stat(address) polyshm.exists(address)",
+      "pcall(seg.read, seg, 9000, 1) assert(not pcall(view.set, view, 100, 1)) tostring(seg) tostring(lock)",
+      "local own <close> = seg:record_lock(0, 10) own:acquire() own:release()",
+    } do
+      it("is an error: " .. operation, function() assert.is_true(exhaust(operation) >= 1) end)
+    end
+
+    for _, operation in ipairs {
+      "assert(lock:acquire()) lock:release()",
+      "view:get(1, 10) view:set(1, 0, 0) view:fill(0) for _ in view:each() do end",
+      "view:copy(view) view[3] = view[4] seg:read_into(view, 0) view:fill(0)",
+      "word:add(1) word:load() word:exchange(0) word:compare_exchange(0, 0)",
+    } do
+      it("does not matter: " .. operation, function() assert.equal(0, exhaust(operation)) end)
+    end
+
+    -- With a dead owner's mark on the lock, which must be there after each.
+    for _, operation in ipairs {
+      "local ok, died = pcall(lock.acquire, lock) assert(not ok) if type(died) == 'string' then error(died, 0) end",
+      "local ok, died = pcall(lock.guard, lock) assert(not ok) if type(died) == 'string' then error(died, 0) end",
+      "pcall(function() local held <close>, died = lock:recover() error(died) end) error('not enough memory', 0)",
+    } do
+      it("leaves the mark of a death: " .. operation, function()
+        support.wait(support.fork(function() shared:mutex(64):acquire() end))
+        local source = ([[%s
+          local seg = assert(require "polyshm".segment(%q))
+          local lock = seg:mutex(64)
+          collectgarbage()
+          return function() %s end, function()
+            collectgarbage()
+            assert(not lock:locked())
+            assert(not pcall(lock.acquire, lock))
+          end]]):format(support.prelude, shared.address, operation)
+        local refusals = 0
+        for blocks = 0, 60 do
+          local ok, message = helper.scarce(source, blocks)
+          if ok then break end
+          assert.is_truthy(message:find("not enough memory", 1, true), message)
+          refusals = refusals + 1
+        end
+        assert.is_true(refusals >= 1)
+        local _ <close>, died = shared:mutex(64):recover()
+        assert.is_truthy(died)
+      end)
+    end
+
+    it("in a repair leaves the mark, and the lock free", function()
+      support.wait(support.fork(function() shared:mutex(64):acquire() end))
+      local refusals = 0
+      for blocks = 0, 200 do
+        local ok = helper.scarce(([[%s
+          local seg = assert(require "polyshm".segment(%q))
+          local lock = seg:mutex(64, { repair = function(died) return died.pid .. ": " .. tostring(died) end })
+          local plain = seg:mutex(64)
+          local repaired = false
+          collectgarbage()
+          return function()
+            local held <close> = lock:guard()
+            repaired = true
+          end, function()
+            collectgarbage()
+            assert(not plain:locked())
+            if not repaired then assert(not pcall(plain.acquire, plain)) end
+          end]]):format(support.prelude, shared.address), blocks)
+        if ok then break end
+        refusals = refusals + 1
+      end
+      assert.is_true(refusals >= 3)
+      local held <close>, died = shared:mutex(64):recover()
+      assert.is_nil(died)
     end)
-    local held <close>, died = lock:recover()
-    assert.is_truthy(died)
   end)
 
   it("of coroutines and protected calls is no different", function()

@@ -149,18 +149,21 @@ describe("record_lock", function()
     lock:release()
   end)
 
-  it("lets hooks run while it waits", function()
+  it("lets hooks run while it waits: those for calls, and those that count", function()
     local lock, other = seg:record_lock(0, 10), seg:record_lock(0, 10)
-    lock:acquire()
-    local start = helper.now()
-    debug.sethook(function()
-      if helper.now() - start > 0.12 then
-        debug.sethook()
-        lock:release()
-      end
-    end, "c")
-    assert.is_true(other:acquire(20))
-    debug.sethook()
-    other:release()
+    for mask, count in pairs { c = 0, [""] = 1 } do
+      lock:acquire()
+      local start = helper.now()
+      debug.sethook(function()
+        if helper.now() - start > 0.12 then
+          debug.sethook()
+          lock:release()
+        end
+      end, mask, count)
+      local acquired = other:acquire(20)
+      debug.sethook()
+      assert.is_true(acquired)
+      other:release()
+    end
   end)
 end)

@@ -5,6 +5,9 @@ local polyshm = require "polyshm"
 
 local M = { seed = tonumber(os.getenv("POLYSHM_SEED")) or 20405 }
 
+--- Source that finds the modules where this process found them.
+M.prelude = ("package.path, package.cpath = %q, %q "):format(package.path, package.cpath)
+
 local PREFIX = ("polyshm-lua-%d-"):format(helper.getpid())
 local count = 0
 local children = {}
@@ -87,7 +90,7 @@ end
 function M.lua(source, before)
   local script, output = M.path(), M.path()
   local file = assert(io.open(script, "w"))
-  file:write(source)
+  file:write(M.prelude, source)
   file:close()
   local pid = M.fork(function()
     helper.exec("sh", "-c", 'exec lua5.4 "$0" >"$1" 2>&1', script, output)
