@@ -99,6 +99,8 @@ def startup(command: list[str], environment: dict[str, str]) -> float:
 
 
 def import_round(python: str, environment: dict[str, str]) -> dict[str, float]:
+    # As installed packages are: with their bytecode written.
+    environment = {key: value for key, value in environment.items() if key != "PYTHONDONTWRITEBYTECODE"}
     commands = {
         "python": ([python, "-c", "pass"], [python, "-c", "import polyshm"]),
         "lua": (["lua5.4", "-e", ""], ["lua5.4", "-e", "require 'polyshm'"]),

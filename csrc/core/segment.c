@@ -16,7 +16,7 @@ _Static_assert(offsetof(pshm_body, head) == 0, "one pointer is both");
 
 static uint64_t unit_of(pshm_use use)
 {
-    return use == PSHM_USE_RAW ? PSHM_BODY_RAW : PSHM_BODY_CHECKED;
+    return use == PSHM_USE_CHECKED ? PSHM_BODY_CHECKED : PSHM_BODY_RAW;
 }
 
 static bool has_holds(const pshm_body *body)
@@ -107,6 +107,8 @@ int pshm_segment_enter(pshm_segment *segment, pshm_use use)
 {
     pshm_body *body = pshm_body_of(segment);
     uint64_t unit = unit_of(use);
+    if (use == PSHM_USE_LENT && body->dontfork)
+        return PSHM_EDONTFORK;
     if (body->serial) {
         if (body->users & PSHM_BODY_CLOSED)
             return PSHM_ECLOSED;
@@ -217,24 +219,6 @@ int pshm_segment_refuse(const pshm_segment *segment, uint64_t offset, uint64_t s
     if (!(have & PSHM_READ) && rights)
         return PSHM_ENOACCESS;
     return (have & rights) == rights ? 0 : PSHM_EREADONLY;
-}
-
-int pshm_segment_read(pshm_segment *segment, uint64_t offset, void *to, uint64_t size)
-{
-    int rc = pshm_segment_check(segment, offset, size, PSHM_READ);
-    if (rc)
-        return rc;
-    memcpy(to, segment->base + offset, size);
-    return pshm_segment_verify(segment);
-}
-
-int pshm_segment_write(pshm_segment *segment, uint64_t offset, const void *from, uint64_t size)
-{
-    int rc = pshm_segment_check(segment, offset, size, PSHM_WRITE);
-    if (rc)
-        return rc;
-    memmove(segment->base + offset, from, size); /* `from` may be a view of this very segment */
-    return pshm_segment_verify(segment);
 }
 
 int pshm_segment_fill(pshm_segment *segment, int byte, uint64_t offset, uint64_t size)

@@ -68,10 +68,7 @@ int pshm_atomic_notify(pshm_segment *segment, uint64_t offset, int count)
     if (rc)
         return rc;
     const uint32_t *word = (const uint32_t *)(const void *)(segment->base + offset);
-    rc = pshm_os_futex_wake(word, count);
-    if (rc == -EFAULT) { /* the page is gone: touching it says so */
-        pshm_atomic_load32(word);
-        rc = pshm_segment_verify(segment);
-    }
-    return rc;
+    pshm_atomic_load32(word); /* futex says nothing of a page that is gone; touching it does */
+    rc = pshm_segment_verify(segment);
+    return rc ? rc : pshm_os_futex_wake(word, count);
 }

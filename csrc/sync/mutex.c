@@ -17,6 +17,7 @@
 
 #include "core/segment.h"
 #include "os/clock.h"
+#include "os/futex.h"
 #include "os/process.h"
 
 _Static_assert(sizeof(pthread_mutex_t) % 8 == 0, "the mark is aligned behind it");
@@ -201,6 +202,17 @@ static int settle(pshm_segment_mutex *mutex, pshm_mutex_bytes *bytes, int got, b
     return 0;
 }
 
+/* glibc's trylock that finds a mutex given up (ENOTRECOVERABLE) leaves the caller's id in the word, though it is not
+ * held: everybody else would wait for it. */
+static void put_back(pshm_mutex_bytes *bytes)
+{
+    uint32_t *word = (uint32_t *)(void *)&bytes->mutex.__data.__lock;
+    if ((word_of(bytes) & WORD_TID) != pshm_os_tid())
+        return;
+    __atomic_store_n(word, 0, __ATOMIC_RELEASE);
+    pshm_os_futex_wake(word, 1);
+}
+
 /* One try. Enters, and stays inside if it got the lock. */
 static int try_once(pshm_segment_mutex *mutex, bool recover, pshm_death *death)
 {
@@ -214,6 +226,8 @@ static int try_once(pshm_segment_mutex *mutex, bool recover, pshm_death *death)
     int got = pthread_mutex_trylock(&bytes->mutex);
     if (PSHM_LIKELY(got == 0 || got == EOWNERDEAD))
         return settle(mutex, bytes, got, recover, death);
+    if (got == ENOTRECOVERABLE)
+        put_back(bytes);
     bool mine = (got == EDEADLK || got == EBUSY) && (word_of(bytes) & WORD_TID) == pshm_os_tid();
     end_use(mutex);
     return mine ? PSHM_ERELOCK : -got;
@@ -253,8 +267,11 @@ int pshm_segment_mutex_try(pshm_segment_mutex *mutex, pshm_death *death)
     /* The same as try_once and settle, for the common case: a clean mutex that nobody holds. */
     pshm_mutex_bytes *bytes = mutex->bytes;
     int got = pthread_mutex_trylock(&bytes->mutex);
-    if (PSHM_UNLIKELY(got || mutex->segment->lost || bytes->mark.died))
+    if (PSHM_UNLIKELY(got || mutex->segment->lost || bytes->mark.died)) {
+        if (got == ENOTRECOVERABLE)
+            put_back(bytes);
         return got == 0 || got == EOWNERDEAD ? settle(mutex, bytes, got, false, death) : try_once(mutex, false, death);
+    }
     const pshm_os_self *self = pshm_os_self_now();
     __atomic_store_n(&bytes->mark.owner, self->pid, __ATOMIC_RELEASE);
     __atomic_store_n(&mutex->hold.count, 1, __ATOMIC_RELAXED);

@@ -142,9 +142,9 @@ static int segment_field(lua_State *L, const pshm_segment *segment, lua_Integer 
 /* Methods first, they are what is asked for often. The table holds the number of a field under its name. */
 static int segment_index(lua_State *L)
 {
-    lua_settop(L, 2);
-    lua_rawget(L, lua_upvalueindex(1));
-    if (PSHM_LIKELY(lua_type(L, -1) != LUA_TNUMBER))
+    if (PSHM_UNLIKELY(lua_gettop(L) != 2))
+        lua_settop(L, 2);
+    if (PSHM_LIKELY(lua_rawget(L, lua_upvalueindex(1)) != LUA_TNUMBER))
         return 1;
     lua_Integer field = lua_tointeger(L, -1);
     lpshm_segment *self = lpshm_test(L, 1, &lpshm_segment_type, sizeof *self);

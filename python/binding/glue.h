@@ -91,7 +91,7 @@ int glue_sort(const glue_signature *signature, PyObject *const *args, Py_ssize_t
 static inline int glue_args(const glue_signature *signature, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
                             PyObject **out)
 {
-    if (kwnames == NULL && nargs == signature->count && nargs <= signature->positional) {
+    if (PSHM_LIKELY(kwnames == NULL && nargs == signature->count && nargs <= signature->positional)) {
         for (Py_ssize_t i = 0; i < nargs; i++)
             out[i] = args[i];
         return 0;
@@ -101,11 +101,32 @@ static inline int glue_args(const glue_signature *signature, PyObject *const *ar
 
 int glue_count_slowly(PyObject *value, const char *name, uint64_t *out);
 
+/* The value of a small int, without a call: most offsets and sizes are. -1 for everything else. */
+static inline int64_t glue_small(PyObject *value)
+{
+    if (!PyLong_CheckExact(value))
+        return -1;
+#if PY_VERSION_HEX >= 0x030C0000
+    const PyLongObject *number = (const PyLongObject *)value;
+    return PyUnstable_Long_IsCompact(number) ? PyUnstable_Long_CompactValue(number) : -1;
+#elif PY_VERSION_HEX >= 0x030B0000
+    Py_ssize_t digits = Py_SIZE(value);
+    return digits == 1 ? (int64_t)((const PyLongObject *)value)->ob_digit[0] : -(int64_t)(digits != 0);
+#else
+    return -1;
+#endif
+}
+
 /* An integer from 0 to 2**63 - 1: an offset, a size. Leaves *out alone where `value` is NULL or, for `none`, None. */
 static inline int glue_count(PyObject *value, const char *name, uint64_t *out)
 {
     if (value == NULL)
         return 0;
+    int64_t small = glue_small(value);
+    if (PSHM_LIKELY(small >= 0)) {
+        *out = (uint64_t)small;
+        return 0;
+    }
     if (PyLong_CheckExact(value)) {
         int overflow;
         long number = PyLong_AsLongAndOverflow(value, &overflow);

@@ -25,11 +25,6 @@ static const char *const tokens[] = {
 
 /* ---- values ---- */
 
-static bool is_signed(pshm_word word)
-{
-    return word == PSHM_WORD_I32 || word == PSHM_WORD_I64;
-}
-
 static bool is_short(pshm_word word)
 {
     return word <= PSHM_WORD_U32;

@@ -247,7 +247,7 @@ int py_segment_get_buffer(PyObject *object, Py_buffer *view, int flags)
     py_segment *self = (py_segment *)object;
     pshm_segment *handle = self->handle;
     view->obj = NULL;
-    int rc = pshm_segment_enter(handle, PSHM_USE_RAW);
+    int rc = pshm_segment_enter(handle, PSHM_USE_LENT);
     if (rc == 0) {
         uint32_t rights = pshm_segment_rights(handle, 0, handle->size);
         if ((rights & PSHM_READ) == 0) {
@@ -257,7 +257,7 @@ int py_segment_get_buffer(PyObject *object, Py_buffer *view, int flags)
             rc = GLUE_RAISED;
         }
         if (rc != 0)
-            pshm_segment_leave(handle, PSHM_USE_RAW);
+            pshm_segment_leave(handle, PSHM_USE_LENT);
     }
     if (rc == 0)
         return 0;
@@ -268,5 +268,5 @@ int py_segment_get_buffer(PyObject *object, Py_buffer *view, int flags)
 void py_segment_release_buffer(PyObject *object, Py_buffer *view)
 {
     (void)view;
-    pshm_segment_leave(((py_segment *)object)->handle, PSHM_USE_RAW);
+    pshm_segment_leave(((py_segment *)object)->handle, PSHM_USE_LENT);
 }

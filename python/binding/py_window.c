@@ -34,9 +34,9 @@ static int window_enter(py_window *self)
     int rc = 0;
     GLUE_LOCK(self);
     if (self->exports > 0)
-        pshm_segment_enter_again(handle, PSHM_USE_RAW);
+        pshm_segment_enter_again(handle, PSHM_USE_LENT);
     else
-        rc = pshm_segment_enter(handle, PSHM_USE_RAW);
+        rc = pshm_segment_enter(handle, PSHM_USE_LENT);
     if (rc == 0)
         self->exports++;
     GLUE_UNLOCK();
@@ -47,7 +47,7 @@ static void window_leave(py_window *self)
 {
     GLUE_LOCK(self);
     self->exports--;
-    pshm_segment_leave(self->segment->handle, PSHM_USE_RAW);
+    pshm_segment_leave(self->segment->handle, PSHM_USE_LENT);
     GLUE_UNLOCK();
 }
 

@@ -7,6 +7,7 @@ runs for every pair.
 
 from __future__ import annotations
 
+import gc
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,12 @@ def _member(language: str, number: int) -> Peer:
     peer = _crew[language, number]
     _used.add(peer)
     return peer
+
+
+def pytest_collection_finish() -> None:
+    # What pytest itself keeps need not be searched after each of a thousand short tests.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -608,6 +608,27 @@ class TestForeignPartners:
 
 
 class TestLifetimes:
+    def test_memory_that_a_child_will_not_have_is_not_lent(self):
+        segment = polyshm.Segment("anon:", size=8192)
+        view = segment.view("u8")
+        with pytest.raises(BufferError, match="exported"):
+            segment.advise("dontfork")
+        view.release()
+        segment.advise("dontfork")
+        for lend in (lambda: memoryview(segment), lambda: segment.view("u8")):
+            with pytest.raises(BufferError, match="dontfork"):
+                lend()
+        child = os.fork()
+        if child == 0:
+            try:
+                segment.read(0, 1)
+            except ValueError:
+                os._exit(7)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        segment.advise("dofork")
+        assert memoryview(segment)[0] == 0
+
     def test_dropping_the_handle_closes_it(self):
         before = open_fds()
         segment = polyshm.Segment("memfd:x", size=4096)

@@ -92,7 +92,7 @@ PSHM_ATOMIC_DEFINE(64)
 PSHM_API int pshm_atomic_wait(pshm_segment *segment, uint64_t offset, uint32_t expected, int64_t deadline);
 
 /* Wakes up to `count` waiters of the 32-bit word at `offset`; returns how many.
- * Errors: as pshm_atomic_check. */
+ * Errors: as pshm_atomic_check; PSHM_ELOST. */
 PSHM_API int pshm_atomic_notify(pshm_segment *segment, uint64_t offset, int count);
 
 #ifdef __cplusplus

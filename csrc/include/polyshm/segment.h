@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
 
 #include <polyshm/address.h>
 #include <polyshm/error.h>
@@ -106,11 +107,12 @@ PSHM_API void pshm_segment_release(pshm_segment *segment);
 
 typedef enum pshm_use {
     PSHM_USE_RAW,     /* has a pointer that nobody checks: keeps it mapped, where it is and with its rights */
+    PSHM_USE_LENT,    /* as raw, for longer than a call: refused where a forked child would find nothing there */
     PSHM_USE_CHECKED, /* asks before each access (map_rights, size, epoch): keeps it mapped */
 } pshm_use;
 
 /* Keeps the mapping until the matching pshm_segment_leave, however soon the handle is closed.
- * Errors: PSHM_ECLOSED.
+ * Errors: PSHM_ECLOSED; PSHM_EDONTFORK (lent, after advice "dontfork").
  * Safe: threads, if not opened `serial`. */
 PSHM_API int pshm_segment_enter(pshm_segment *segment, pshm_use use);
 
@@ -145,11 +147,26 @@ static inline int pshm_segment_verify(const pshm_segment *segment)
  * Returns a set of PSHM_READ and PSHM_WRITE, 0 where the range is not inside or not mapped any more. */
 PSHM_API uint32_t pshm_segment_rights(const pshm_segment *segment, uint64_t offset, uint64_t size);
 
-/* Copies `size` bytes at `offset` out, or in. No partial copies.
+/* Copies `size` bytes at `offset` out, or in. No partial copies. `from` may be memory of the segment itself.
  * Errors: as pshm_segment_check; PSHM_ELOST (then `to` holds what could be read, and zeros).
  * Safe: threads that entered; torn against a writer that has no lock. */
-PSHM_API int pshm_segment_read(pshm_segment *segment, uint64_t offset, void *to, uint64_t size);
-PSHM_API int pshm_segment_write(pshm_segment *segment, uint64_t offset, const void *from, uint64_t size);
+static inline int pshm_segment_read(pshm_segment *segment, uint64_t offset, void *to, uint64_t size)
+{
+    int rc = pshm_segment_check(segment, offset, size, PSHM_READ);
+    if (PSHM_UNLIKELY(rc))
+        return rc;
+    memcpy(to, segment->base + offset, size);
+    return pshm_segment_verify(segment);
+}
+
+static inline int pshm_segment_write(pshm_segment *segment, uint64_t offset, const void *from, uint64_t size)
+{
+    int rc = pshm_segment_check(segment, offset, size, PSHM_WRITE);
+    if (PSHM_UNLIKELY(rc))
+        return rc;
+    memmove(segment->base + offset, from, size);
+    return pshm_segment_verify(segment);
+}
 
 /* Sets `size` bytes at `offset` to `byte`; moves `size` bytes inside the segment (they may overlap).
  * Errors: as pshm_segment_read. */
