@@ -61,11 +61,9 @@ def per_operation(command: list[str], operation: str, environment: dict[str, str
 def build_c() -> str:
     target = ROOT / "build" / "bench" / "count"
     target.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(
-        ["gcc", "-std=c11", "-O2", "-DPSHM_STATIC", f"-I{ROOT}/csrc/include", str(COUNT / "count.c")]
-        + [str(ROOT / "build" / "libpolyshm.a"), "-pthread", "-o", str(target)],
-        check=True,
-    )
+    command = ["gcc", "-std=c11", "-O2", "-D_GNU_SOURCE", "-DPSHM_STATIC", f"-I{ROOT}/csrc/include", "-pthread"]
+    command += [str(COUNT / "count.c"), str(ROOT / "build" / "libpolyshm.a"), "-o", str(target)]
+    subprocess.run(command, check=True)
     return str(target)
 
 

@@ -70,11 +70,11 @@ def build(python: str) -> dict[str, str]:
         ("floor_python.c", "floor_python.so", [f"-I{include}"]),
         ("floor_lua.c", "floor_lua.so", lua),
     ):
-        subprocess.run(
-            [*flags, *more, str(BENCH / "floor" / source), *floor, "-o", str(BUILD / output)], check=True
-        )
+        subprocess.run([*flags, *more, str(BENCH / "floor" / source), *floor, "-o", str(BUILD / output)], check=True)
     environment = dict(os.environ)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH", str(ROOT / "python")), str(BUILD)]))
+    environment["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [os.environ.get("PYTHONPATH", str(ROOT / "python")), str(BUILD)])
+    )
     environment["LUA_PATH"] = f"{ROOT}/lua/?.lua;{ROOT}/lua/?/init.lua;;"
     environment["LUA_CPATH"] = f"{ROOT}/build/lua/?.so;{BUILD}/?.so;;"
     return environment

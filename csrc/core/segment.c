@@ -9,6 +9,7 @@
 
 #include "os/file.h"
 #include "os/mapping.h"
+#include "os/process.h"
 #include "os/sysv.h"
 
 _Static_assert(PSHM_READ == (int)PSHM_OS_READ && PSHM_WRITE == (int)PSHM_OS_WRITE, "rights are the same bits");
@@ -16,20 +17,30 @@ _Static_assert(offsetof(pshm_body, head) == 0, "one pointer is both");
 
 static uint64_t unit_of(pshm_use use)
 {
-    return use == PSHM_USE_CHECKED ? PSHM_BODY_CHECKED : PSHM_BODY_RAW;
+    return use == PSHM_USE_CHECKED ? PSHM_BODY_CHECKED : use == PSHM_USE_LENT ? PSHM_BODY_LENT : PSHM_BODY_RAW;
+}
+
+/* Does a thread have the lock in its list of held locks, which glibc and the kernel follow? Not that of a thread that
+ * has ended, and not what a forked child has inherited. */
+static bool is_held(const pshm_hold *hold)
+{
+    if (__atomic_load_n(&hold->stranded, __ATOMIC_RELAXED) == pshm_os_pid())
+        return true;
+    return __atomic_load_n(&hold->count, __ATOMIC_RELAXED) &&
+           pshm_os_may_live((pshm_os_self){.pid = hold->pid, .tid = hold->thread});
 }
 
 static bool has_holds(const pshm_body *body)
 {
     for (const pshm_hold *hold = body->holds; hold; hold = hold->next)
-        if (__atomic_load_n(&hold->count, __ATOMIC_RELAXED))
+        if (is_held(hold))
             return true;
     return false;
 }
 
 bool pshm_body_has_raw(const pshm_body *body)
 {
-    return (__atomic_load_n(&body->users, __ATOMIC_ACQUIRE) & PSHM_BODY_RAW_MASK) != 0 || has_holds(body);
+    return (__atomic_load_n(&body->users, __ATOMIC_ACQUIRE) & PSHM_BODY_POINTER_MASK) != 0 || has_holds(body);
 }
 
 void pshm_body_add_hold(pshm_body *body, pshm_hold *hold)
@@ -49,17 +60,50 @@ void pshm_body_remove_hold(pshm_body *body, pshm_hold *hold)
         body->holds = hold->next;
     if (hold->next)
         hold->next->previous = hold->previous;
-    if (hold->count)
-        body->users += PSHM_BODY_RAW;
+    if (is_held(hold))
+        body->users += PSHM_BODY_LENT;
 }
 
 static void drop_mapping(pshm_body *body, void *map, uint64_t map_size, pshm_os_watch *watch)
 {
     pshm_os_fault_unwatch(watch);
+    if (body->ghost)
+        return;
     if (body->attached)
         pshm_os_sysv_detach(map);
     else
         pshm_os_unmap(map, map_size);
+}
+
+static void drop_retired(pshm_body *body)
+{
+    while (body->retired) {
+        pshm_retired *old = body->retired;
+        body->retired = old->next;
+        drop_mapping(body, old->map, old->map_size, old->watch);
+        free(old);
+    }
+}
+
+static void free_old_runs(pshm_body *body)
+{
+    while (body->old_runs) {
+        pshm_runs *old = body->old_runs;
+        body->old_runs = old->older;
+        free(old);
+    }
+}
+
+void pshm_body_set_runs(pshm_body *body, pshm_runs *runs)
+{
+    pshm_runs *old = body->runs;
+    __atomic_store_n(&body->runs, runs, __ATOMIC_RELEASE);
+    if (old) {
+        old->older = body->old_runs;
+        body->old_runs = old;
+    }
+    if (body->serial && !pshm_body_has_raw(body))
+        free_old_runs(body);
 }
 
 static uint32_t drop_reference(pshm_body *body);
@@ -73,16 +117,11 @@ static void end_mapping(pshm_body *body)
     if (body->hooked)
         pshm_os_fork_hook_remove(&body->fork_hook);
     drop_mapping(body, body->map, body->map_size, body->watch);
-    while (body->retired) {
-        pshm_retired *old = body->retired;
-        body->retired = old->next;
-        drop_mapping(body, old->map, old->map_size, old->watch);
-        free(old);
-    }
+    drop_retired(body);
     if (body->head.fd >= 0)
         pshm_os_close(body->head.fd);
-    free(body->runs);
-    body->runs = NULL;
+    pshm_body_set_runs(body, NULL);
+    free_old_runs(body);
     body->head.fd = -1;
     body->head.base = NULL;
     body->head.map_rights = 0;
@@ -143,6 +182,8 @@ void pshm_segment_leave(pshm_segment *segment, pshm_use use)
     /* Nobody enters a closed handle, so one leave alone can meet this. */
     if (PSHM_UNLIKELY(left == PSHM_BODY_CLOSED))
         end_mapping(body);
+    else if (PSHM_UNLIKELY(body->retired && body->serial && !pshm_body_has_raw(body)))
+        drop_retired(body);
 }
 
 void pshm_segment_close(pshm_segment *segment)
@@ -175,20 +216,28 @@ void pshm_segment_retain(pshm_segment *segment)
 
 void pshm_segment_release(pshm_segment *segment)
 {
-    /* The one that is left is the mapping's own: nobody can close the handle any more. */
-    if (drop_reference(pshm_body_of(segment)) == 1 && !segment->closed)
-        pshm_segment_close(segment);
+    pshm_body *body = pshm_body_of(segment);
+    uint32_t left = __atomic_load_n(&body->references, __ATOMIC_ACQUIRE);
+    /* Ours and the mapping's own: nobody else can close the handle any more. */
+    do
+        if (left == 2)
+            pshm_segment_close(segment);
+    while (left > 2 &&
+           !__atomic_compare_exchange_n(&body->references, &left, left - 1, true, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE));
+    if (left <= 2)
+        drop_reference(body);
 }
 
 static uint32_t rights_of_range(const pshm_body *body, uint64_t start, uint64_t end)
 {
     uint32_t rights = PSHM_READ | PSHM_WRITE;
     uint64_t from = 0;
-    if (!body->runs)
+    const pshm_runs *runs = __atomic_load_n(&body->runs, __ATOMIC_ACQUIRE);
+    if (!runs)
         return body->head.map_rights;
-    for (uint32_t i = 0; i < body->run_count; from = body->runs[i].end, i++)
-        if (from < end && body->runs[i].end > start)
-            rights &= body->runs[i].rights;
+    for (uint32_t i = 0; i < runs->count; from = runs->run[i].end, i++)
+        if (from < end && runs->run[i].end > start)
+            rights &= runs->run[i].rights;
     return rights;
 }
 

@@ -16,6 +16,13 @@ typedef struct pshm_run {
     uint32_t rights;
 } pshm_run;
 
+/* All runs of a moment: never changed once it is published, since copies read it without the GIL. */
+typedef struct pshm_runs {
+    struct pshm_runs *older; /* kept while somebody may be reading it */
+    uint32_t count;
+    pshm_run run[];
+} pshm_runs;
+
 /* A mapping that a resize left behind for the users that were inside. */
 typedef struct pshm_retired {
     struct pshm_retired *next;
@@ -31,7 +38,7 @@ typedef struct pshm_body {
     uint64_t delta;
     uint64_t offset; /* of the window in the object */
     uint64_t page;   /* bytes: the unit of the mapping, larger for huge pages */
-    uint64_t users;  /* CLOSED, and two counts of users: RAW_USER and CHECKED_USER each */
+    uint64_t users;  /* CLOSED, and three counts of users, PSHM_BODY_... each */
     uint32_t references;
     uint32_t descriptor_rights; /* PSHM_READ | PSHM_WRITE */
     bool serial;
@@ -40,8 +47,10 @@ typedef struct pshm_body {
     bool attached; /* shmat made it, shmdt ends it */
     bool reserve;
     bool dontfork;
-    pshm_run *runs; /* NULL: head.map_rights holds everywhere */
-    uint32_t run_count;
+    bool locked;
+    bool ghost;      /* a forked child without the pages: nothing is there to unmap */
+    pshm_runs *runs; /* NULL: head.map_rights holds everywhere */
+    pshm_runs *old_runs;
     pshm_retired *retired;
     pshm_hold *holds;
     pshm_os_watch *watch;
@@ -51,9 +60,11 @@ typedef struct pshm_body {
 } pshm_body;
 
 #define PSHM_BODY_CLOSED (UINT64_C(1) << 63)
-#define PSHM_BODY_CHECKED (UINT64_C(1) << 32)
 #define PSHM_BODY_RAW UINT64_C(1)
-#define PSHM_BODY_RAW_MASK (PSHM_BODY_CHECKED - 1)
+#define PSHM_BODY_LENT (UINT64_C(1) << 21)
+#define PSHM_BODY_CHECKED (UINT64_C(1) << 42)
+#define PSHM_BODY_RAW_MASK (PSHM_BODY_LENT - 1)
+#define PSHM_BODY_POINTER_MASK (PSHM_BODY_CHECKED - 1)
 
 /* The largest size and offset that are taken: what x86-64 and arm64 can map. */
 #define PSHM_SIZE_LIMIT (UINT64_C(1) << 47)
@@ -67,6 +78,12 @@ static inline uint64_t pshm_round_up(uint64_t value, uint64_t page)
 {
     return (value + page - 1) & ~(page - 1);
 }
+
+/* Has a forked child set its inherited handle right before it goes on. Once; 0 or -errno. */
+int pshm_body_hook(pshm_body *body);
+
+/* Publishes `runs` (NULL: the same rights everywhere), and frees old ones that nobody can be reading. */
+void pshm_body_set_runs(pshm_body *body, pshm_runs *runs);
 
 /* Makes a hold known to the segment of a `serial` handle, which then counts it whenever it must know who is inside.
  * Others count each hold with pshm_segment_enter and _leave. */

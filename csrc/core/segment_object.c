@@ -44,7 +44,7 @@ int pshm_segment_set(pshm_segment *segment, int64_t uid, int64_t gid, uint32_t m
     if (mode != PSHM_MODE_UNSET && mode > 0777)
         return PSHM_EMODE;
     if (uid < -1 || uid > UINT32_MAX || gid < -1 || gid > UINT32_MAX)
-        return PSHM_EOPTION;
+        return PSHM_EOWNERID;
     if (segment->id >= 0)
         return pshm_os_sysv_set(segment->id, uid, gid, mode);
     if (segment->fd >= 0)
@@ -114,13 +114,16 @@ static int map_anew(pshm_body *body, uint64_t map_size)
         free(old);
         return rc ? rc : -ENOMEM;
     }
-    for (uint32_t i = 0; i < body->run_count && body->runs && !rc; i++) {
-        uint64_t start = i ? body->runs[i - 1].end : 0;
-        uint32_t rights = body->runs[i].rights;
-        uint64_t run_end = i + 1 == body->run_count ? map_size : body->runs[i].end;
+    for (uint32_t i = 0; body->runs && i < body->runs->count && !rc; i++) {
+        const pshm_run *run = &body->runs->run[i];
+        uint64_t start = i ? run[-1].end : 0;
+        uint32_t rights = run->rights;
+        uint64_t run_end = i + 1 == body->runs->count ? map_size : run->end;
         rc = pshm_os_protect((char *)address + start, run_end - start,
                              rights | (rights && body->exec ? (uint32_t)PSHM_OS_EXEC : 0));
     }
+    if (!rc && body->locked)
+        rc = pshm_os_lock_memory(address, map_size, false);
     if (rc) {
         pshm_os_fault_unwatch(watch);
         pshm_os_unmap(address, map_size);
@@ -142,41 +145,48 @@ static int remap(pshm_body *body, uint64_t map_size)
     bool raw = pshm_body_has_raw(body);
     bool grows = map_size > body->map_size;
     void *address = body->map;
-    pshm_os_fault_unwatch(body->watch); /* the handler must not meet a range that is moving */
     int rc = pshm_os_remap(&address, body->map_size, map_size, !raw);
-    body->watch = pshm_os_fault_watch(address, rc ? body->map_size : map_size, body->page, &body->head.lost);
-    if (rc == 0)
+    if (rc == 0) {
+        pshm_os_fault_move(body->watch, address, map_size);
         body->map = address;
-    else if (grows && body->shared) /* somebody is inside, or protect has cut the mapping in parts */
+    } else if (grows && body->shared) { /* somebody is inside, or protect has cut the mapping in parts */
         rc = map_anew(body, map_size);
-    else if (raw)
+    } else if (raw) {
         rc = PSHM_EBUFFERS;
+    }
     return rc;
 }
 
-/* New pages have the rights of the last ones. */
-static void fit_runs(pshm_body *body, uint64_t map_size)
+/* The runs for a new size: new pages have the rights of the last ones. NULL: no memory. */
+static pshm_runs *fit_runs(const pshm_body *body, uint64_t map_size)
 {
-    if (!body->runs)
-        return;
-    while (body->run_count > 1 && body->runs[body->run_count - 2].end >= map_size)
-        body->run_count--;
-    body->runs[body->run_count - 1].end = map_size;
+    size_t size = sizeof *body->runs + body->runs->count * sizeof *body->runs->run;
+    pshm_runs *made = malloc(size);
+    if (!made)
+        return NULL;
+    memcpy(made, body->runs, size);
+    while (made->count > 1 && made->run[made->count - 2].end >= map_size)
+        made->count--;
+    made->run[made->count - 1].end = map_size;
+    return made;
 }
 
-static int set_object_size(pshm_body *body, uint64_t from, uint64_t to)
+/* Another process may be at the same: what it has made larger stays so. */
+static int grow_object(pshm_body *body, uint64_t from, uint64_t to)
 {
-    int rc = 0;
-    if (to > from && body->reserve) {
-        if (body->head.kind != PSHM_SEGMENT_FILE || pshm_os_file_is_memory(body->head.fd))
+    int fd = body->head.fd, rc = 0;
+    uint64_t now, page;
+    if (body->reserve && body->page == pshm_os_page_size()) {
+        rc = pshm_os_room_for(fd, to - from);
+        if (!rc && (body->head.kind != PSHM_SEGMENT_FILE || pshm_os_file_is_memory(fd)))
             rc = pshm_memory_allows(to - from);
-        if (!rc)
-            rc = pshm_os_reserve(body->head.fd, from, to - from);
     }
-    if (!rc && to != from)
-        rc = pshm_os_truncate(body->head.fd, to);
-    if (rc && to > from) /* a reservation may have come halfway */
-        pshm_os_truncate(body->head.fd, from);
+    if (!rc && body->reserve)
+        rc = pshm_os_reserve(fd, from, to - from);
+    if (!rc && !(rc = pshm_os_file_size(fd, &now, &page)) && now < to)
+        rc = pshm_os_truncate(fd, to);
+    if (rc && pshm_os_file_size(fd, &now, &page) == 0 && now > from && now <= to)
+        pshm_os_truncate(fd, from); /* a reservation may have come halfway */
     return rc;
 }
 
@@ -197,20 +207,25 @@ int pshm_segment_resize(pshm_segment *segment, uint64_t size)
         return PSHM_ELOST;
     if (size < segment->size && pshm_body_has_raw(body))
         return PSHM_EBUFFERS;
-    uint64_t object_size, end = body->offset + size, map_size = pshm_round_up(body->delta + size, body->page);
+    uint64_t object_size, page, end = body->offset + size, map_size = pshm_round_up(body->delta + size, body->page);
     if (body->page > pshm_os_page_size()) /* hugetlbfs takes whole huge pages */
         end = pshm_round_up(end, body->page);
-    int rc = pshm_os_file_size(segment->fd, &object_size);
+    int rc = pshm_os_file_size(segment->fd, &object_size, &page);
+    pshm_runs *runs = NULL;
+    if (!rc && body->runs && !(runs = fit_runs(body, map_size)))
+        rc = -ENOMEM;
+    if (!rc && end > object_size)
+        rc = grow_object(body, object_size, end);
+    else if (!rc && end < object_size)
+        rc = pshm_os_truncate(segment->fd, end);
     if (!rc)
-        rc = set_object_size(body, object_size, end);
-    if (rc)
-        return rc;
-    rc = remap(body, map_size);
+        rc = remap(body, map_size); /* where this fails, the object keeps its new size: others may use it already */
     if (rc) {
-        set_object_size(body, end, object_size);
+        free(runs);
         return rc;
     }
-    fit_runs(body, map_size);
+    if (runs)
+        pshm_body_set_runs(body, runs);
     body->map_size = map_size;
     segment->base = body->map + body->delta;
     segment->size = size;
@@ -333,8 +348,11 @@ int pshm_list(pshm_stat **out, size_t *count)
     int rc = pshm_os_posix_each(found_posix, &list);
     if (rc == -ENOENT) /* no /dev/shm mounted: no POSIX segments */
         rc = 0;
-    if (!rc)
+    if (!rc) {
         rc = pshm_os_sysv_each(found_sysv, &list);
+        if (rc == -ENOENT) /* no /proc, or a kernel without System V */
+            rc = 0;
+    }
     if (rc) {
         free(list.all);
         return rc;

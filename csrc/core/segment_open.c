@@ -13,6 +13,9 @@
 #include "os/memory.h"
 #include "os/sysv.h"
 
+/* How often a lost race is run again. */
+#define RACES 100
+
 static bool has_descriptor(pshm_segment_kind kind)
 {
     return kind == PSHM_SEGMENT_POSIX || kind == PSHM_SEGMENT_FILE || kind == PSHM_SEGMENT_MEMFD ||
@@ -44,16 +47,18 @@ static int check_options(pshm_opening *o)
         if (!o->hugepage)
             return -EOPNOTSUPP;
         if (o->hugepage & (o->hugepage - 1))
-            return PSHM_EOPTION;
+            return PSHM_EHUGEPAGES;
     }
+    if (options->at && options->round && options->at < pshm_os_page_size())
+        return -EINVAL; /* it would be 0, which means anywhere */
     if (options->offset && (kind == PSHM_SEGMENT_ANON || kind == PSHM_SEGMENT_ZERO))
         return PSHM_EOFFSET;
     if (kind == PSHM_SEGMENT_SYSV && options->access == PSHM_ACCESS_COPY)
         return -EOPNOTSUPP;
     if (kind == PSHM_SEGMENT_FD && options->exclusive)
-        return PSHM_EOPTION;
+        return PSHM_EEXCLUSIVE;
     if (kind == PSHM_SEGMENT_SYSV && o->address.by == PSHM_SYSV_ID && options->exclusive)
-        return PSHM_EOPTION;
+        return PSHM_EEXCLUSIVE;
     return 0;
 }
 
@@ -124,6 +129,7 @@ static void describe(const pshm_opening *o, pshm_body *body, const char *address
     body->serial = o->options.serial;
     body->exec = o->options.exec;
     body->reserve = o->options.reserve != 0;
+    body->locked = o->options.locked;
     body->references = 2; /* the caller's, and the mapping's own */
 }
 
@@ -137,7 +143,7 @@ static int make_body(pshm_opening *o, const char *address, size_t length, pshm_s
     pshm_body *body = calloc(1, sizeof *body + length + 1);
     if (!body)
         return -ENOMEM;
-    body->page = o->hugepage ? o->hugepage : pshm_os_page_size();
+    body->page = o->page;
     body->offset = o->options.offset;
     /* shmat maps all of it, mmap from the page that the window begins in. */
     body->delta = o->id >= 0 ? body->offset : body->offset & (body->page - 1);
@@ -155,6 +161,11 @@ static int make_body(pshm_opening *o, const char *address, size_t length, pshm_s
     if (!rc) {
         body->watch = pshm_os_fault_watch(body->map, body->map_size, body->page, &body->head.lost);
         rc = body->watch ? 0 : -ENOMEM;
+    }
+    if (!rc && body->serial) {
+        rc = pshm_body_hook(body);
+        if (rc)
+            pshm_os_fault_unwatch(body->watch);
     }
     if (rc) {
         if (body->attached)
@@ -178,17 +189,17 @@ int pshm_segment_open(const char *address, size_t length, const pshm_options *op
                                       [PSHM_ACCESS_R] = PSHM_OS_READ,
                                       [PSHM_ACCESS_COPY] = PSHM_OS_READ | PSHM_OS_WRITE,
                                       [PSHM_ACCESS_NONE] = 0};
-    pshm_opening o = {.options = PSHM_OPTIONS_INIT, .fd = -1, .id = -1};
+    pshm_opening o; /* three paths long, so not cleared */
     int rc = pshm_address_parse(address, length, &o.address);
     if (rc)
         return rc;
-    if (options)
-        o.options = *options;
+    o.options = options ? *options : (pshm_options)PSHM_OPTIONS_INIT;
+    o.hugepage = 0;
+    o.object_size = 0;
+    o.descriptor_rights = 0;
     if (o.options.reserve < 0)
         o.options.reserve = 1;
-    if (o.options.exclusive)
-        o.options.create = true;
-    if (always_creates(&o.address))
+    if (o.options.exclusive || always_creates(&o.address))
         o.options.create = true;
     if ((unsigned)o.options.access > PSHM_ACCESS_NONE)
         return PSHM_EACCESSNAME;
@@ -196,12 +207,26 @@ int pshm_segment_open(const char *address, size_t length, const pshm_options *op
     if (o.options.exec && o.options.access != PSHM_ACCESS_NONE)
         o.rights |= PSHM_OS_EXEC;
     rc = check_options(&o);
-    if (!rc)
-        rc = pshm_reach(&o);
     if (rc)
         return rc;
-    rc = make_body(&o, address, length, out);
-    if (rc)
+    for (int race = 0;; race++) {
+        pshm_segment *made = NULL;
+        rc = pshm_reach(&o);
+        if (!rc)
+            rc = make_body(&o, address, length, &made);
+        if (!rc)
+            rc = pshm_publish(&o);
+        if (!rc) {
+            *out = made;
+            return 0;
+        }
+        bool again = race < RACES && pshm_lost_race(&o, rc);
+        if (made) {
+            o.fd = -1; /* the segment has it */
+            pshm_segment_release(made);
+        }
         pshm_unreach(&o);
-    return rc;
+        if (!again)
+            return rc;
+    }
 }

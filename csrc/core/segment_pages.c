@@ -52,12 +52,12 @@ int pshm_segment_flush(pshm_segment *segment, uint64_t offset, uint64_t size, bo
 }
 
 /* The runs with `range` set to `rights`: at most two more than before. NULL: no memory. */
-static pshm_run *cut_runs(const pshm_body *body, pages range, uint32_t rights, uint32_t *count)
+static pshm_runs *cut_runs(const pshm_body *body, pages range, uint32_t rights)
 {
     const pshm_run whole = {body->map_size, body->head.map_rights};
-    const pshm_run *old = body->runs ? body->runs : &whole;
-    uint32_t old_count = body->runs ? body->run_count : 1, n = 0;
-    pshm_run *made = malloc((old_count + 2) * sizeof *made);
+    const pshm_run *old = body->runs ? body->runs->run : &whole;
+    uint32_t old_count = body->runs ? body->runs->count : 1, n = 0;
+    pshm_runs *made = malloc(sizeof *made + (old_count + 2) * sizeof *made->run);
     if (!made)
         return NULL;
     uint64_t from = 0;
@@ -72,13 +72,13 @@ static pshm_run *cut_runs(const pshm_body *body, pages range, uint32_t rights, u
             if (parts[part].end <= at)
                 continue;
             at = parts[part].end;
-            if (n && made[n - 1].rights == parts[part].rights)
-                made[n - 1].end = at;
+            if (n && made->run[n - 1].rights == parts[part].rights)
+                made->run[n - 1].end = at;
             else
-                made[n++] = parts[part];
+                made->run[n++] = parts[part];
         }
     }
-    *count = n;
+    made->count = n;
     return made;
 }
 
@@ -87,10 +87,45 @@ static bool takes_away(const pshm_body *body, pages range, uint32_t rights)
     uint64_t from = 0;
     if (!body->runs)
         return (body->head.map_rights & ~rights) != 0;
-    for (uint32_t i = 0; i < body->run_count; from = body->runs[i].end, i++)
-        if (from < range.end && body->runs[i].end > range.start && (body->runs[i].rights & ~rights))
+    for (uint32_t i = 0; i < body->runs->count; from = body->runs->run[i].end, i++)
+        if (from < range.end && body->runs->run[i].end > range.start && (body->runs->run[i].rights & ~rights))
             return true;
     return false;
+}
+
+static int set_rights_of_pages(const pshm_body *body, pages range, uint32_t rights)
+{
+    return pshm_os_protect(body->map + range.start, range.end - range.start,
+                           rights | (rights && body->exec ? (uint32_t)PSHM_OS_EXEC : 0));
+}
+
+/* mprotect may fail halfway: gives the pages the rights back that the runs say they have. */
+static int restore_rights(const pshm_body *body, pages range)
+{
+    const pshm_run whole = {body->map_size, body->head.map_rights};
+    const pshm_run *run = body->runs ? body->runs->run : &whole;
+    uint32_t count = body->runs ? body->runs->count : 1;
+    uint64_t from = 0;
+    int rc = 0;
+    for (uint32_t i = 0; i < count && !rc; from = run[i].end, i++) {
+        pages part = {range.start > from ? range.start : from, range.end < run[i].end ? range.end : run[i].end};
+        if (part.start < part.end)
+            rc = set_rights_of_pages(body, part, run[i].rights);
+    }
+    return rc;
+}
+
+static void install_runs(pshm_body *body, pshm_runs *runs)
+{
+    if (runs->count > 1) {
+        pshm_body_set_runs(body, runs);
+        pshm_body_set_rights(body, 0);
+        return;
+    }
+    uint32_t rights = runs->run[0].rights;
+    free(runs);
+    pshm_body_set_runs(body, NULL);
+    pshm_body_set_rights(body, rights);
 }
 
 int pshm_segment_protect(pshm_segment *segment, pshm_access access, uint64_t offset, uint64_t size)
@@ -105,50 +140,60 @@ int pshm_segment_protect(pshm_segment *segment, pshm_access access, uint64_t off
     pages range = pages_around(body, offset, size);
     if (pshm_body_has_raw(body) && takes_away(body, range, rights))
         return PSHM_EBUFFERS;
-    uint32_t count;
-    pshm_run *runs = cut_runs(body, range, rights, &count);
-    if (!runs)
+    pshm_runs *runs = cut_runs(body, range, rights);
+    pshm_runs *nothing = cut_runs(body, range, 0);
+    if (!runs || !nothing) {
+        free(runs);
+        free(nothing);
         return -ENOMEM;
-    rc = pshm_os_protect(body->map + range.start, range.end - range.start,
-                         rights | (rights && body->exec ? (uint32_t)PSHM_OS_EXEC : 0));
-    if (rc) {
-        free(runs);
-        return rc;
     }
-    free(body->runs);
-    body->runs = runs;
-    body->run_count = count;
-    if (count == 1) {
-        body->runs = NULL;
-        rights = runs[0].rights;
-        free(runs);
+    rc = set_rights_of_pages(body, range, rights);
+    if (!rc) {
+        free(nothing);
+        install_runs(body, runs);
+        return 0;
     }
-    pshm_body_set_rights(body, rights);
-    return 0;
+    free(runs);
+    if (restore_rights(body, range))
+        install_runs(body, nothing); /* nobody knows what the pages may do now: we do not touch them */
+    else
+        free(nothing);
+    return rc;
 }
 
-/* The child has no such pages: whoever asks is refused before he touches them. */
-static void gone_in_child(pshm_os_fork_hook *hook)
+/* Where the child has no pages, nobody else's mapping may come to lie: whoever still has a handle believes them his. */
+static void fill_holes(unsigned char *start, uint64_t size, uint64_t page)
+{
+    pshm_os_map map = {.fd = -1, .size = size, .at = (uint64_t)(uintptr_t)start, .noreserve = true};
+    void *address;
+    if (pshm_os_map_create(&map, &address) == 0 || size <= page)
+        return;
+    uint64_t half = pshm_round_up(size / 2, page);
+    fill_holes(start, half, page);
+    fill_holes(start + half, size - half, page);
+}
+
+static void in_child(pshm_os_fork_hook *hook)
 {
     pshm_body *body = (pshm_body *)((char *)hook - offsetof(pshm_body, fork_hook));
+    if (body->serial) /* the calls under way were other threads', and those are not here */
+        body->users &= ~PSHM_BODY_RAW_MASK;
     if (!body->dontfork)
         return;
-    body->runs = NULL; /* the child's memory is its own; what this leaks is a few bytes */
+    body->ghost = true;
+    fill_holes(body->map, body->map_size, body->page);
+    body->runs = NULL; /* the child's copy; what this leaks is a few bytes */
     pshm_body_set_rights(body, 0);
 }
 
-static int advise_fork(pshm_body *body, bool dontfork)
+int pshm_body_hook(pshm_body *body)
 {
-    if (dontfork && pshm_body_has_raw(body))
-        return PSHM_EBUFFERS;
-    if (dontfork && !body->hooked) {
-        body->fork_hook.in_child = gone_in_child;
-        int rc = pshm_os_fork_hook_add(&body->fork_hook);
-        if (rc)
-            return rc;
-        body->hooked = true;
-    }
-    return 0;
+    if (body->hooked)
+        return 0;
+    body->fork_hook.in_child = in_child;
+    int rc = pshm_os_fork_hook_add(&body->fork_hook);
+    body->hooked = rc == 0;
+    return rc;
 }
 
 int pshm_segment_advise(pshm_segment *segment, const char *name, uint64_t offset, uint64_t size)
@@ -166,8 +211,10 @@ int pshm_segment_advise(pshm_segment *segment, const char *name, uint64_t offset
     if (destroys && pshm_body_has_raw(body))
         return PSHM_EBUFFERS;
     bool dontfork = strcmp(name, "dontfork") == 0;
+    if (dontfork && pshm_body_has_raw(body))
+        return PSHM_EBUFFERS;
     if (dontfork)
-        rc = advise_fork(body, true);
+        rc = pshm_body_hook(body);
     if (rc)
         return rc;
     pages range = destroys ? pages_inside(body, offset, size) : pages_around(body, offset, size);

@@ -10,14 +10,12 @@
 
 #include "core/segment.h"
 #include "os/file.h"
+#include "os/mapping.h"
 #include "os/memory.h"
 #include "os/sysv.h"
 
 /* Below this a reservation passes without asking how much memory there is. */
 #define ASK_ABOVE (UINT64_C(16) << 20)
-
-/* How often a lost race (it was there, it is gone, it is there again) is run again. */
-#define RACES 100
 
 int pshm_memory_allows(uint64_t size)
 {
@@ -60,77 +58,67 @@ static int size_descriptor(const pshm_opening *o, int fd, uint64_t size, bool me
 {
     if (!o->options.reserve)
         return pshm_os_truncate(fd, size);
-    int rc = memory ? pshm_memory_allows(size) : 0;
+    int rc = size >= ASK_ABOVE && !o->hugepage ? pshm_os_room_for(fd, size) : 0;
+    if (!rc && memory && !o->hugepage) /* huge pages are a pool of their own */
+        rc = pshm_memory_allows(size);
     return rc ? rc : pshm_os_reserve(fd, 0, size);
 }
 
-static int create_file(pshm_opening *o, const char *path)
+/* Makes the file, without its name: that comes when all else is done. */
+static int create_file(pshm_opening *o)
 {
-    pshm_os_draft draft;
     uint64_t size;
     int rc = creation_size(o, &size);
     if (rc)
         return rc;
-    rc = pshm_os_draft_begin(path, creation_mode(o), o->options.inherit, &draft);
+    if (o->options.exclusive && size >= ASK_ABOVE && pshm_os_path_exists(o->path))
+        return -EEXIST; /* before the memory is taken for nothing */
+    rc = pshm_os_draft_begin(o->path, creation_mode(o), o->options.inherit, &o->draft);
     if (rc)
         return rc;
-    rc = size_descriptor(o, draft.fd, size, o->address.kind == PSHM_SEGMENT_POSIX || pshm_os_file_is_memory(draft.fd));
-    if (!rc)
-        rc = pshm_os_draft_publish(&draft, path);
-    if (rc) {
-        pshm_os_draft_drop(&draft);
-        return rc;
-    }
-    o->fd = draft.fd;
+    o->fd = o->draft.fd;
+    o->drafted = true;
+    o->created = true;
     o->descriptor_rights = PSHM_READ | PSHM_WRITE;
     o->object_size = size;
-    o->created = true;
-    return 0;
+    return size_descriptor(o, o->fd, size, o->address.kind == PSHM_SEGMENT_POSIX || pshm_os_file_is_memory(o->fd));
 }
 
-static int open_file(pshm_opening *o, const char *path)
+static int open_file(pshm_opening *o)
 {
     const pshm_options *options = &o->options;
     bool write = options->access == PSHM_ACCESS_RW || options->access == PSHM_ACCESS_NONE;
     bool nofollow = o->address.kind == PSHM_SEGMENT_POSIX;
-    int fd = pshm_os_file_open(path, write, nofollow, options->inherit);
+    int fd = pshm_os_file_open(o->path, write, nofollow, options->inherit);
     if (fd == -EACCES && options->access == PSHM_ACCESS_NONE) { /* protect may give reading later */
         write = false;
-        fd = pshm_os_file_open(path, false, nofollow, options->inherit);
+        fd = pshm_os_file_open(o->path, false, nofollow, options->inherit);
     }
     if (fd < 0)
         return fd;
     o->descriptor_rights = PSHM_READ | (write ? (uint32_t)PSHM_WRITE : 0);
-    int rc = pshm_os_file_size(fd, &o->object_size);
-    if (rc)
-        pshm_os_close(fd);
-    else
-        o->fd = fd;
-    return rc;
+    o->fd = fd;
+    return pshm_os_file_size(fd, &o->object_size, &o->page);
 }
 
 static int reach_file(pshm_opening *o)
 {
-    char path[PATH_MAX];
-    int rc = pshm_address_path(&o->address, path);
-    for (int race = 0; !rc && race < RACES; race++) {
-        if (!o->options.exclusive) {
-            int opened = open_file(o, path);
-            if (opened != -ENOENT || !o->options.create)
-                return opened;
-        }
-        int made = create_file(o, path);
-        if (made != -EEXIST || o->options.exclusive)
-            return made;
+    int rc = pshm_address_path(&o->address, o->path);
+    if (rc)
+        return rc;
+    if (!o->options.exclusive) {
+        rc = open_file(o);
+        if (rc != -ENOENT || !o->options.create)
+            return rc;
     }
-    return rc ? rc : -EAGAIN;
+    return create_file(o);
 }
 
 static int create_sysv(pshm_opening *o, int32_t key)
 {
     uint64_t size;
     int rc = creation_size(o, &size);
-    if (!rc && o->options.reserve)
+    if (!rc && o->options.reserve && !o->hugepage)
         rc = pshm_memory_allows(size);
     if (rc)
         return rc;
@@ -151,6 +139,7 @@ static int open_sysv(pshm_opening *o, int32_t id)
         return rc == -EINVAL ? -ENOENT : rc;
     o->id = id;
     o->object_size = (uint64_t)stat.size;
+    o->page = pshm_os_page_size(); /* whatever the options say: it is there already */
     return 0;
 }
 
@@ -162,20 +151,15 @@ static int reach_sysv(pshm_opening *o)
     if (o->address.by == PSHM_SYSV_ID)
         return open_sysv(o, o->address.number);
     int rc = pshm_address_key(&o->address, &key);
-    for (int race = 0; !rc && race < RACES; race++) {
-        if (!o->options.exclusive) {
-            int id = pshm_os_sysv_find(key);
-            int opened = id < 0 ? id : open_sysv(o, id);
-            if (opened != -ENOENT && !(opened == -EIDRM && o->options.create))
-                return opened;
-            if (!o->options.create)
-                return opened;
-        }
-        int made = create_sysv(o, key);
-        if (made != -EEXIST || o->options.exclusive)
-            return made;
+    if (rc)
+        return rc;
+    if (!o->options.exclusive) {
+        int id = pshm_os_sysv_find(key);
+        rc = id < 0 ? id : open_sysv(o, id);
+        if ((rc != -ENOENT && rc != -EIDRM) || !o->options.create)
+            return rc;
     }
-    return rc ? rc : -EAGAIN;
+    return create_sysv(o, key);
 }
 
 static int reach_memfd(pshm_opening *o)
@@ -187,20 +171,14 @@ static int reach_memfd(pshm_opening *o)
     int fd = pshm_os_memfd(o->address.name, o->options.inherit, o->options.exec, o->hugepage);
     if (fd < 0)
         return fd;
-    rc = size_descriptor(o, fd, size, true);
-    if (!rc && o->options.mode != PSHM_MODE_UNSET)
-        rc = pshm_os_file_set(fd, -1, -1, o->options.mode);
-    if (!rc)
-        rc = pshm_os_seal_shrink(fd);
-    if (rc) {
-        pshm_os_close(fd);
-        return rc;
-    }
     o->fd = fd;
+    o->created = true;
     o->descriptor_rights = PSHM_READ | PSHM_WRITE;
     o->object_size = size;
-    o->created = true;
-    return 0;
+    rc = size_descriptor(o, fd, size, true);
+    if (!rc)
+        rc = pshm_os_file_set(fd, -1, -1, creation_mode(o));
+    return rc ? rc : pshm_os_seal_shrink(fd);
 }
 
 static int reach_fd(pshm_opening *o)
@@ -208,21 +186,16 @@ static int reach_fd(pshm_opening *o)
     int fd = pshm_os_duplicate(o->address.number, o->options.inherit);
     if (fd < 0)
         return fd;
-    int rc = pshm_os_file_size(fd, &o->object_size);
-    if (!rc)
-        rc = pshm_os_file_rights(fd, &o->descriptor_rights);
-    if (rc)
-        pshm_os_close(fd);
-    else
-        o->fd = fd;
-    return rc;
+    o->fd = fd;
+    int rc = pshm_os_file_size(fd, &o->object_size, &o->page);
+    return rc ? rc : pshm_os_file_rights(fd, &o->descriptor_rights);
 }
 
 static int reach_nameless(pshm_opening *o)
 {
     uint64_t size;
     int rc = creation_size(o, &size);
-    if (!rc && o->options.reserve)
+    if (!rc && o->options.reserve && !o->hugepage)
         rc = pshm_memory_allows(size);
     if (rc)
         return rc;
@@ -239,6 +212,9 @@ static int reach_nameless(pshm_opening *o)
 
 int pshm_reach(pshm_opening *o)
 {
+    o->fd = o->id = -1;
+    o->created = o->drafted = false;
+    o->page = o->hugepage ? o->hugepage : pshm_os_page_size();
     switch (o->address.kind) {
     case PSHM_SEGMENT_POSIX:
     case PSHM_SEGMENT_FILE:
@@ -254,14 +230,39 @@ int pshm_reach(pshm_opening *o)
     }
 }
 
+int pshm_publish(pshm_opening *o)
+{
+    if (!o->drafted)
+        return 0;
+    int rc = pshm_os_draft_publish(&o->draft, o->path);
+    o->drafted = rc != 0;
+    return rc;
+}
+
+/* A System V id may be gone before it is attached, also one that was just made: then there was nothing. */
+static bool was_removed(const pshm_opening *o, int rc)
+{
+    pshm_stat stat;
+    if (o->id < 0 || (rc != -EINVAL && rc != -EIDRM))
+        return false;
+    rc = pshm_os_sysv_stat(o->id, &stat);
+    return rc == -EINVAL || rc == -EIDRM;
+}
+
+bool pshm_lost_race(const pshm_opening *o, int rc)
+{
+    if (o->address.kind == PSHM_SEGMENT_SYSV)
+        return (rc == -EEXIST && !o->options.exclusive) || (o->address.by != PSHM_SYSV_ID && was_removed(o, rc));
+    /* A symbolic link that leads nowhere is there and not there, however often one looks. */
+    return rc == -EEXIST && o->drafted && !o->options.exclusive && !pshm_os_path_is_link(o->path);
+}
+
 void pshm_unreach(pshm_opening *o)
 {
-    char path[PATH_MAX];
     if (o->created && o->id >= 0)
         pshm_os_sysv_remove(o->id);
-    if (o->created && (o->address.kind == PSHM_SEGMENT_POSIX || o->address.kind == PSHM_SEGMENT_FILE) &&
-        pshm_address_path(&o->address, path) == 0)
-        pshm_os_path_unlink(path);
+    if (o->drafted)
+        pshm_os_draft_forget(&o->draft);
     if (o->fd >= 0)
         pshm_os_close(o->fd);
 }

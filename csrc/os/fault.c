@@ -2,6 +2,7 @@
 #include "os/fault.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -28,7 +29,7 @@ struct block {
 /* Process-wide, since a signal is: see design.md, "State of the process". */
 static struct block first_block;
 static struct sigaction previous;
-static int installed;
+static pthread_once_t installed = PTHREAD_ONCE_INIT;
 
 static bool give_zeros(uintptr_t address)
 {
@@ -79,12 +80,8 @@ static void on_sigbus(int number, siginfo_t *info, void *context)
     errno = error;
 }
 
-static void install_once(void)
+static void install(void)
 {
-    int none = 0;
-    if (__atomic_load_n(&installed, __ATOMIC_ACQUIRE) ||
-        !__atomic_compare_exchange_n(&installed, &none, 1, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
-        return;
     const char *wish = getenv("POLYSHM_SIGBUS");
     if (wish && strcmp(wish, "off") == 0)
         return;
@@ -119,32 +116,37 @@ static struct pshm_os_watch *take_slot(void)
     }
 }
 
-pshm_os_watch *pshm_os_fault_watch(void *start, uint64_t size, uint64_t page, volatile uint32_t *lost)
+static void change(struct pshm_os_watch *w, uintptr_t start, uint64_t size, uint64_t page, volatile uint32_t *lost)
 {
-    install_once();
-    struct pshm_os_watch *w = take_slot();
-    if (!w)
-        return NULL;
     uint32_t sequence = __atomic_load_n(&w->sequence, __ATOMIC_RELAXED);
     __atomic_store_n(&w->sequence, sequence + 1, __ATOMIC_RELAXED);
     __atomic_thread_fence(__ATOMIC_RELEASE);
-    w->start = (uintptr_t)start;
-    w->end = (uintptr_t)start + size;
+    w->start = start;
+    w->end = start + size;
     w->page = page;
     w->lost = lost;
     __atomic_store_n(&w->sequence, sequence + 2, __ATOMIC_RELEASE);
+}
+
+pshm_os_watch *pshm_os_fault_watch(void *start, uint64_t size, uint64_t page, volatile uint32_t *lost)
+{
+    pthread_once(&installed, install);
+    struct pshm_os_watch *w = take_slot();
+    if (!w)
+        return NULL;
+    change(w, (uintptr_t)start, size, page, lost);
     return w;
+}
+
+void pshm_os_fault_move(pshm_os_watch *w, void *start, uint64_t size)
+{
+    change(w, (uintptr_t)start, size, w->page, w->lost);
 }
 
 void pshm_os_fault_unwatch(pshm_os_watch *w)
 {
     if (!w)
         return;
-    uint32_t sequence = __atomic_load_n(&w->sequence, __ATOMIC_RELAXED);
-    __atomic_store_n(&w->sequence, sequence + 1, __ATOMIC_RELAXED);
-    __atomic_thread_fence(__ATOMIC_RELEASE);
-    w->start = w->end = 0;
-    w->lost = NULL;
-    __atomic_store_n(&w->sequence, sequence + 2, __ATOMIC_RELEASE);
+    change(w, 0, 0, w->page, NULL);
     __atomic_store_n(&w->taken, 0, __ATOMIC_RELEASE);
 }

@@ -18,6 +18,9 @@ typedef struct pshm_os_watch pshm_os_watch;
  * Installs the handler at the first call. Lock-free, so a fork at any time leaves it usable. */
 pshm_os_watch *pshm_os_fault_watch(void *start, uint64_t size, uint64_t page, volatile uint32_t *lost);
 
+/* The watched range is another one now. */
+void pshm_os_fault_move(pshm_os_watch *watch, void *start, uint64_t size);
+
 /* To be called before the mapping goes. NULL is fine. */
 void pshm_os_fault_unwatch(pshm_os_watch *watch);
 

@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -20,8 +21,9 @@
 #define MFD_EXEC 0x0010U
 #endif
 
-/* A chunk takes about 10 ms to reserve, so a periodic signal cannot keep it from ever ending. */
+/* A chunk takes about 10 ms to reserve; signals make it smaller, so that it ends between two of them. */
 #define RESERVE_CHUNK (UINT64_C(64) << 20)
+#define LEAST_CHUNK (UINT64_C(64) << 10)
 
 static int checked(long rc)
 {
@@ -80,21 +82,30 @@ int pshm_os_draft_begin(const char *path, uint32_t mode, bool inherit, pshm_os_d
         return fd;
     draft->fd = fd;
     int rc = checked(fchmod(fd, mode)); /* open's own was narrowed by the umask */
-    if (rc < 0)
-        pshm_os_draft_drop(draft);
+    if (rc < 0) {
+        pshm_os_draft_forget(draft);
+        pshm_os_close(fd);
+    }
+    return rc;
+}
+
+/* A file system without hard links can still rename without replacing. */
+static int publish_named(pshm_os_draft *draft, const char *path)
+{
+    int rc = checked(link(draft->temporary, path));
+    if (rc == 0)
+        unlink(draft->temporary);
+    else if (rc == -EPERM || rc == -EOPNOTSUPP || rc == -ENOSYS)
+        rc = checked(renameat2(AT_FDCWD, draft->temporary, AT_FDCWD, path, RENAME_NOREPLACE));
+    if (rc == 0)
+        draft->temporary[0] = '\0';
     return rc;
 }
 
 int pshm_os_draft_publish(pshm_os_draft *draft, const char *path)
 {
-    if (draft->temporary[0]) {
-        int rc = checked(link(draft->temporary, path));
-        if (rc == 0) {
-            unlink(draft->temporary);
-            draft->temporary[0] = '\0';
-        }
-        return rc;
-    }
+    if (draft->temporary[0])
+        return publish_named(draft, path);
     /* Without a path, and so faster: for privileged callers, and since 6.10 for whoever opened the file. */
     int rc = checked(linkat(draft->fd, "", AT_FDCWD, path, AT_EMPTY_PATH));
     if (rc != -ENOENT && rc != -EPERM)
@@ -104,11 +115,31 @@ int pshm_os_draft_publish(pshm_os_draft *draft, const char *path)
     return checked(linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW));
 }
 
-void pshm_os_draft_drop(pshm_os_draft *draft)
+void pshm_os_draft_forget(pshm_os_draft *draft)
 {
     if (draft->temporary[0])
         unlink(draft->temporary);
-    close(draft->fd);
+    draft->temporary[0] = '\0';
+}
+
+bool pshm_os_path_exists(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0;
+}
+
+bool pshm_os_path_is_link(const char *path)
+{
+    struct stat st;
+    return lstat(path, &st) == 0 && S_ISLNK(st.st_mode);
+}
+
+int pshm_os_room_for(int fd, uint64_t size)
+{
+    struct statvfs fs;
+    if (fstatvfs(fd, &fs) || !fs.f_blocks) /* without a limit, or it does not say */
+        return 0;
+    return size / fs.f_frsize > fs.f_bfree ? -ENOSPC : 0;
 }
 
 int pshm_os_memfd(const char *name, bool inherit, bool exec, uint64_t hugepage)
@@ -159,11 +190,15 @@ int pshm_os_file_rights(int fd, uint32_t *rights)
     return 0;
 }
 
-int pshm_os_file_size(int fd, uint64_t *size)
+int pshm_os_file_size(int fd, uint64_t *size, uint64_t *page)
 {
     struct stat st;
+    struct statfs fs;
+    *page = (uint64_t)sysconf(_SC_PAGESIZE);
     if (fstat(fd, &st))
         return -errno;
+    if ((uint64_t)st.st_blksize > *page && fstatfs(fd, &fs) == 0 && fs.f_type == HUGETLBFS_MAGIC)
+        *page = (uint64_t)fs.f_bsize;
     if (S_ISREG(st.st_mode)) {
         *size = (uint64_t)st.st_size;
     } else if (S_ISBLK(st.st_mode)) {
@@ -206,11 +241,14 @@ static int reserve_by_writing(int fd, uint64_t offset, uint64_t size)
 
 int pshm_os_reserve(int fd, uint64_t offset, uint64_t size)
 {
+    uint64_t limit = RESERVE_CHUNK;
     while (size) {
-        uint64_t chunk = size < RESERVE_CHUNK ? size : RESERVE_CHUNK;
+        uint64_t chunk = size < limit ? size : limit;
         if (fallocate(fd, 0, (off_t)offset, (off_t)chunk)) {
-            if (errno == EINTR)
+            if (errno == EINTR) { /* undone: what takes less time ends before the next signal */
+                limit = limit > LEAST_CHUNK ? limit / 2 : LEAST_CHUNK;
                 continue;
+            }
             if (errno == EOPNOTSUPP)
                 return reserve_by_writing(fd, offset, size);
             return -errno;

@@ -30,8 +30,15 @@ int pshm_os_draft_begin(const char *path, uint32_t mode, bool inherit, pshm_os_d
 /* Gives the draft its name in one step; -EEXIST where the name is taken. The descriptor stays open. */
 int pshm_os_draft_publish(pshm_os_draft *draft, const char *path);
 
-/* Drops a draft that was not published. */
-void pshm_os_draft_drop(pshm_os_draft *draft);
+/* Forgets a draft that was not published; the descriptor is the caller's to close. */
+void pshm_os_draft_forget(pshm_os_draft *draft);
+
+/* Does the path exist, and is it itself a symbolic link? Without following it. */
+bool pshm_os_path_exists(const char *path);
+bool pshm_os_path_is_link(const char *path);
+
+/* -ENOSPC where the file system behind the descriptor has less room than `size`. */
+int pshm_os_room_for(int fd, uint64_t size);
 
 /* Creates a memfd that can be sealed, and returns the descriptor. `hugepage` as in pshm_os_map. */
 int pshm_os_memfd(const char *name, bool inherit, bool exec, uint64_t hugepage);
@@ -47,15 +54,15 @@ void pshm_os_close(int fd);
 int pshm_os_file_rights(int fd, uint32_t *rights);
 
 /* Bytes that can be mapped of a file or block device; -ENODEV for what cannot be mapped at all. A character device
- * has no end: PSHM_UNSET. */
-int pshm_os_file_size(int fd, uint64_t *size);
+ * has no end: PSHM_UNSET. And the bytes of a page of its mappings, larger on hugetlbfs. */
+int pshm_os_file_size(int fd, uint64_t *size, uint64_t *page);
 int pshm_os_truncate(int fd, uint64_t size);
 
 /* Takes the room for a range now, so that no later touch can fail; a range beyond the end moves the end. In chunks: a
  * signal costs one chunk, not all. */
 int pshm_os_reserve(int fd, uint64_t offset, uint64_t size);
 
-/* Is the file's content memory (tmpfs, memfd, hugetlbfs)? */
+/* Is the file's content memory (tmpfs, memfd)? */
 bool pshm_os_file_is_memory(int fd);
 
 /* Sets every field to "not there": what fills one leaves the others alone. */

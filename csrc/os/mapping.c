@@ -133,8 +133,9 @@ const pshm_os_advice *pshm_os_advice_at(size_t index)
 
 int pshm_os_advise(void *address, uint64_t size, int number)
 {
-    while (madvise(address, size, number))
-        if (errno != EINTR && errno != EAGAIN)
+    /* EAGAIN may pass (a page was busy), or not. */
+    for (int again = 0; madvise(address, size, number);)
+        if (errno != EINTR && (errno != EAGAIN || again++ == 10))
             return -errno;
     return 0;
 }

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <limits.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -40,9 +41,29 @@ static uint64_t number_in(const char *directory, const char *name)
     return value;
 }
 
-/* What is left in a cgroup and in each above it: a limit holds for all below. */
-static uint64_t left_in(const char *root, const char *group, const char *limit_file, const char *usage_file)
+/* Bytes of a cgroup's usage that are page cache, which goes when memory is wanted. */
+static uint64_t cache_in(const char *directory, const char *prefix)
 {
+    char path[PATH_MAX], line[128], name[64];
+    uint64_t value, sum = 0;
+    int length = snprintf(path, sizeof path, "%s/memory.stat", directory);
+    FILE *file = length > 0 && (size_t)length < sizeof path ? fopen(path, "re") : NULL;
+    size_t skip = strlen(prefix);
+    while (file && fgets(line, sizeof line, file)) {
+        if (sscanf(line, "%63s %" SCNu64, name, &value) == 2 && strncmp(name, prefix, skip) == 0 &&
+            (strcmp(name + skip, "active_file") == 0 || strcmp(name + skip, "inactive_file") == 0))
+            sum += value;
+    }
+    if (file)
+        fclose(file);
+    return sum;
+}
+
+/* What is left in a cgroup and in each above it: a limit holds for all below. */
+static uint64_t left_in(const char *root, const char *group, bool first)
+{
+    const char *limit_file = first ? "memory.limit_in_bytes" : "memory.max";
+    const char *usage_file = first ? "memory.usage_in_bytes" : "memory.current";
     char directory[PATH_MAX];
     uint64_t least = UINT64_MAX;
     int length = snprintf(directory, sizeof directory, "%s%s", root, group);
@@ -52,6 +73,8 @@ static uint64_t left_in(const char *root, const char *group, const char *limit_f
         uint64_t limit = number_in(directory, limit_file);
         uint64_t usage = number_in(directory, usage_file);
         if (limit != UINT64_MAX && usage != UINT64_MAX) {
+            uint64_t cache = usage > limit / 2 ? cache_in(directory, first ? "total_" : "") : 0;
+            usage -= cache < usage ? cache : usage;
             uint64_t left = limit > usage ? limit - usage : 0;
             if (left < least)
                 least = left;
@@ -61,6 +84,17 @@ static uint64_t left_in(const char *root, const char *group, const char *limit_f
             return least;
         *slash = '\0';
     }
+}
+
+/* Is "memory" in a list such as "memory,hugetlb"? */
+static bool names_memory(const char *controllers)
+{
+    for (const char *at = controllers; at; at = strchr(at, ',')) {
+        at += *at == ',';
+        if (strncmp(at, "memory", 6) == 0 && (at[6] == '\0' || at[6] == ','))
+            return true;
+    }
+    return false;
 }
 
 uint64_t pshm_os_memory_available(void)
@@ -77,9 +111,9 @@ uint64_t pshm_os_memory_available(void)
             continue;
         *path++ = '\0';
         if (controllers[1] == '\0') /* cgroup v2 has one line, without controllers */
-            left = left_in("/sys/fs/cgroup", path, "memory.max", "memory.current");
-        else if (strcmp(controllers + 1, "memory") == 0)
-            left = left_in("/sys/fs/cgroup/memory", path, "memory.limit_in_bytes", "memory.usage_in_bytes");
+            left = left_in("/sys/fs/cgroup", path, false);
+        else if (names_memory(controllers + 1))
+            left = left_in("/sys/fs/cgroup/memory", path, true);
         if (left < least)
             least = left;
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "os/process.h"
 
-#include <stdbool.h>
+#include <errno.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -23,6 +23,12 @@ static uint32_t *make_page(void)
         return page;
     munmap(page, size);
     return none == &no_word ? NULL : (uint32_t *)(uintptr_t)none;
+}
+
+bool pshm_os_may_live(pshm_os_self thread)
+{
+    return thread.pid == pshm_os_pid() &&
+           (syscall(SYS_tgkill, (pid_t)thread.pid, (pid_t)thread.tid, 0) == 0 || errno != ESRCH);
 }
 
 void pshm_os_self_refresh(void)

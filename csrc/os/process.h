@@ -14,6 +14,8 @@ typedef struct pshm_os_self {
     uint32_t pid, tid;
 } pshm_os_self;
 
+_Static_assert(sizeof(pshm_os_self) == 8, "fits one store");
+
 #pragma GCC visibility push(hidden)
 extern __thread pshm_os_self pshm_os_self_cache __attribute__((tls_model("initial-exec")));
 
@@ -39,6 +41,10 @@ static inline const pshm_os_self *pshm_os_self_now(void)
         pshm_os_self_refresh();
     return &pshm_os_self_cache;
 }
+
+/* May the thread still live? No: the process is another one (a parent, before a fork), or the thread has ended. An id
+ * that was given to a new thread since counts as alive. */
+bool pshm_os_may_live(pshm_os_self thread);
 
 static inline uint32_t pshm_os_pid(void)
 {

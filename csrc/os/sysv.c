@@ -23,8 +23,9 @@ static int checked(int rc)
 
 int pshm_os_sysv_ftok(const char *path, int project, int32_t *key)
 {
+    errno = 0;
     key_t made = ftok(path, project);
-    if (made == (key_t)-1)
+    if (made == (key_t)-1 && errno) /* -1 may be a key */
         return -errno;
     *key = (int32_t)made;
     return 0;

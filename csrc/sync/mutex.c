@@ -4,15 +4,17 @@
  *
  *   The pthread mutex is glibc's and robust: whoever locks next is told EOWNERDEAD, however often that is interrupted
  *   by another death. The mark is written with single stores, only by the owner:
- *     after locking     owner = pid
+ *     after locking     owner = pid, thread = tid
  *     on EOWNERDEAD     died = DIED | owner, *then* pthread_mutex_consistent: a death in between is told again
  *     consistent        died = 0
- *     before unlocking  owner = 0
- *   So a pid in the mark is that of the one who held the lock, or none is known, and a mark is never lost.
+ *     before unlocking  owner = 0, thread = 0
+ *   So a pid in the mark is that of the one who held the lock, or none is known, and a mark is never lost. (Where a
+ *   foreign program takes over from one of ours that died, the old pid stays until the next of ours has had the lock.)
  */
 #include <polyshm/mutex.h>
 
 #include <errno.h>
+#include <string.h>
 #include <time.h>
 
 #include "core/segment.h"
@@ -35,6 +37,8 @@ _Static_assert(_Alignof(pshm_mutex_bytes) <= PSHM_MUTEX_ALIGN, "PSHM_MUTEX_ALIGN
 
 /* How often a waiter lets others run before it sleeps: a wake costs far more than these. */
 #define YIELDS 64
+
+static const pshm_os_self nobody;
 
 static pshm_mutex_bytes *bytes_of(const pshm_segment_mutex *mutex)
 {
@@ -97,7 +101,7 @@ static int initialise(pshm_mutex_bytes *bytes, bool recursive)
     pthread_mutexattr_destroy(&attributes);
     bytes->mark.died = 0;
     bytes->mark.owner = 0;
-    bytes->mark.zero = 0;
+    bytes->mark.thread = 0;
     __atomic_store_n(&bytes->mark.magic, PSHM_MUTEX_MAGIC, __ATOMIC_RELEASE);
     return rc;
 }
@@ -140,7 +144,15 @@ void pshm_segment_mutex_fini(pshm_segment_mutex *mutex)
     mutex->segment = NULL;
 }
 
-/* The mapping has to stay for as long as the lock is held: a `serial` segment asks the handle itself. */
+/* Owner and thread of the mark, in one store. */
+static void set_owner(pshm_mutex_mark *mark, pshm_os_self owner)
+{
+    uint64_t value;
+    memcpy(&value, &owner, sizeof value);
+    __atomic_store_n((uint64_t *)(void *)&mark->owner, value, __ATOMIC_RELEASE);
+}
+
+/* The mapping has to stay for as long as the lock is held: a `serial` segment asks the handle itself, others count. */
 static int begin_use(pshm_segment_mutex *mutex)
 {
     return pshm_body_of(mutex->segment)->serial ? 0 : pshm_segment_enter(mutex->segment, PSHM_USE_RAW);
@@ -152,16 +164,29 @@ static void end_use(pshm_segment_mutex *mutex)
         pshm_segment_leave(mutex->segment, PSHM_USE_RAW);
 }
 
-/* The lock is ours, once more. A count that is there already at the first time is a dead thread's of this process, or
- * from before a fork. */
+/* The count that the owner finds was left behind: by a thread that died, in a parent before a fork, or by one that had
+ * the lock when somebody initialised it anew. That last one still has these bytes in its list of held locks. */
+static void strand(pshm_segment_mutex *mutex)
+{
+    pshm_hold *hold = &mutex->hold;
+    if (pshm_os_may_live((pshm_os_self){.pid = hold->pid, .tid = hold->thread}))
+        __atomic_store_n(&hold->stranded, hold->pid, __ATOMIC_RELAXED);
+    else if (hold->pid == pshm_os_pid())
+        for (uint32_t left = hold->count; left; left--)
+            end_use(mutex);
+}
+
+/* The lock is ours, once more. */
 static void count_hold(pshm_segment_mutex *mutex, const pshm_mutex_bytes *bytes)
 {
-    uint32_t before = mutex->hold.count;
+    pshm_hold *hold = &mutex->hold;
     bool again = mutex->recursive && bytes->mutex.__data.__count > 1;
-    __atomic_store_n(&mutex->hold.count, again ? before + 1 : 1, __ATOMIC_RELAXED);
-    mutex->holder = pshm_os_tid();
-    for (; !again && before; before--)
-        end_use(mutex);
+    if (PSHM_UNLIKELY(hold->count && !again))
+        strand(mutex);
+    const pshm_os_self *self = pshm_os_self_now();
+    hold->pid = self->pid;
+    hold->thread = self->tid;
+    __atomic_store_n(&hold->count, again ? hold->count + 1 : 1, __ATOMIC_RELAXED);
 }
 
 /* What is still to do after pthread gave the lock (0 or EOWNERDEAD): looks for a death, and either keeps the lock or
@@ -171,8 +196,8 @@ static int settle(pshm_segment_mutex *mutex, pshm_mutex_bytes *bytes, int got, b
     pshm_mutex_mark *mark = &bytes->mark;
     *death = (pshm_death){false, 0};
     if (PSHM_UNLIKELY(mutex->segment->lost)) {
-        /* Held for ever, so never unmapped: the thread's list of held locks may go through the page of zeros. */
-        __atomic_store_n(&mutex->hold.count, 1, __ATOMIC_RELAXED);
+        /* Never unmapped: this thread's list of held locks may go through the page of zeros. */
+        __atomic_store_n(&mutex->hold.stranded, pshm_os_pid(), __ATOMIC_RELAXED);
         return PSHM_ELOST;
     }
     if (PSHM_UNLIKELY(got == EOWNERDEAD)) {
@@ -191,13 +216,13 @@ static int settle(pshm_segment_mutex *mutex, pshm_mutex_bytes *bytes, int got, b
     }
     if (PSHM_UNLIKELY(death->died) && !recover) {
         if (mutex->marked)
-            __atomic_store_n(&mark->owner, 0, __ATOMIC_RELEASE);
+            set_owner(mark, nobody);
         pthread_mutex_unlock(&bytes->mutex);
         end_use(mutex);
         return -EOWNERDEAD;
     }
     if (mutex->marked)
-        __atomic_store_n(&mark->owner, pshm_os_pid(), __ATOMIC_RELEASE);
+        set_owner(mark, *pshm_os_self_now());
     count_hold(mutex, bytes);
     return 0;
 }
@@ -273,9 +298,10 @@ int pshm_segment_mutex_try(pshm_segment_mutex *mutex, pshm_death *death)
         return got == 0 || got == EOWNERDEAD ? settle(mutex, bytes, got, false, death) : try_once(mutex, false, death);
     }
     const pshm_os_self *self = pshm_os_self_now();
-    __atomic_store_n(&bytes->mark.owner, self->pid, __ATOMIC_RELEASE);
+    set_owner(&bytes->mark, *self);
+    mutex->hold.pid = self->pid;
+    mutex->hold.thread = self->tid;
     __atomic_store_n(&mutex->hold.count, 1, __ATOMIC_RELAXED);
-    mutex->holder = self->tid;
     death->died = false;
     return 0;
 }
@@ -294,7 +320,8 @@ int pshm_segment_mutex_recover(pshm_segment_mutex *mutex, int64_t deadline, pshm
 static int owned(const pshm_segment_mutex *mutex, pshm_mutex_bytes **bytes)
 {
     const pshm_segment *segment = mutex->segment;
-    if (!mutex->hold.count || !segment->base || segment->map_rights != (PSHM_READ | PSHM_WRITE))
+    uint64_t size = mutex->marked ? PSHM_MUTEX_SIZE : sizeof(pthread_mutex_t);
+    if (!mutex->hold.count || pshm_segment_rights(segment, mutex->offset, size) != (PSHM_READ | PSHM_WRITE))
         return PSHM_ENOTOWNER;
     *bytes = bytes_of(mutex);
     bool mine = (word_of(*bytes) & WORD_TID) == pshm_os_tid();
@@ -311,40 +338,51 @@ int pshm_segment_mutex_consistent(pshm_segment_mutex *mutex)
     return rc;
 }
 
-/* The release that `as_remembered` and a hold of this thread's do not cover: recursive, foreign, closed, not the owner.
- */
+/* Gives the lock back. All that says that it is held goes first, while it still is: the next owner writes the same
+ * places. */
+static int unlock(pshm_segment_mutex *mutex, pshm_mutex_bytes *bytes, uint32_t left)
+{
+    uint32_t before = mutex->hold.count;
+    __atomic_store_n(&mutex->hold.count, left, __ATOMIC_RELAXED);
+    int rc = pthread_mutex_unlock(&bytes->mutex);
+    if (PSHM_UNLIKELY(rc))
+        __atomic_store_n(&mutex->hold.count, before, __ATOMIC_RELAXED);
+    if (PSHM_UNLIKELY(mutex->segment->lost)) {
+        __atomic_store_n(&mutex->hold.stranded, pshm_os_pid(), __ATOMIC_RELAXED); /* as in settle */
+        return PSHM_ELOST;
+    }
+    return rc == EPERM ? PSHM_ENOTOWNER : -rc; /* EPERM: initialised anew under its owner */
+}
+
+/* What the short way of release leaves: recursive, foreign, closed, not the owner. */
 static int release_slowly(pshm_segment_mutex *mutex)
 {
     pshm_mutex_bytes *bytes = NULL;
+    pshm_body *body = pshm_body_of(mutex->segment);
     int rc = owned(mutex, &bytes);
     if (rc)
         return rc;
     if (mutex->marked && !(mutex->recursive && bytes->mutex.__data.__count > 1))
-        __atomic_store_n(&bytes->mark.owner, 0, __ATOMIC_RELEASE);
-    rc = -pthread_mutex_unlock(&bytes->mutex);
-    if (PSHM_UNLIKELY(mutex->segment->lost))
-        return PSHM_ELOST; /* as in settle: stay inside */
-    __atomic_store_n(&mutex->hold.count, mutex->hold.count - 1, __ATOMIC_RELAXED);
-    if (pshm_body_of(mutex->segment)->serial && mutex->segment->closed) {
+        set_owner(&bytes->mark, nobody);
+    rc = unlock(mutex, bytes, mutex->hold.count - 1);
+    if (rc)
+        return rc;
+    if (body->serial && mutex->segment->closed) {
         /* Nobody enters a closed segment, so the count is made for this one leave: it ends the mapping if it is time. */
         pshm_segment_enter_again(mutex->segment, PSHM_USE_RAW);
         pshm_segment_leave(mutex->segment, PSHM_USE_RAW);
     }
     end_use(mutex);
-    return rc;
+    return 0;
 }
 
 int pshm_segment_mutex_release(pshm_segment_mutex *mutex)
 {
-    if (!as_remembered(mutex) || !mutex->hold.count || mutex->holder != pshm_os_tid())
+    if (!as_remembered(mutex) || !mutex->hold.count || mutex->hold.thread != pshm_os_tid())
         return release_slowly(mutex);
     pshm_mutex_bytes *bytes = mutex->bytes;
-    __atomic_store_n(&bytes->mark.owner, 0, __ATOMIC_RELEASE);
-    int rc = pthread_mutex_unlock(&bytes->mutex);
-    if (PSHM_UNLIKELY(rc || mutex->segment->lost))
-        return rc ? release_slowly(mutex) : PSHM_ELOST;
-    __atomic_store_n(&mutex->hold.count, 0, __ATOMIC_RELAXED);
-    return 0;
+    set_owner(&bytes->mark, nobody);
+    return unlock(mutex, bytes, 0);
 }
 
 int pshm_segment_mutex_locked(pshm_segment_mutex *mutex)
@@ -361,6 +399,9 @@ int pshm_segment_mutex_owner(pshm_segment_mutex *mutex, uint32_t *pid)
     int rc = pshm_segment_mutex_locked(mutex);
     if (rc < 0)
         return rc;
-    *pid = rc && mutex->marked ? __atomic_load_n(&bytes_of(mutex)->mark.owner, __ATOMIC_RELAXED) : 0;
+    const pshm_mutex_bytes *bytes = bytes_of(mutex);
+    /* A foreign owner leaves the mark of the one before. */
+    bool ours = rc && mutex->marked && bytes->mark.thread == (word_of(bytes) & WORD_TID);
+    *pid = ours ? __atomic_load_n(&bytes->mark.owner, __ATOMIC_RELAXED) : 0;
     return 0;
 }

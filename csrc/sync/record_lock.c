@@ -94,10 +94,13 @@ int pshm_record_lock_try(pshm_record_lock *lock)
     int rc = ready(lock);
     if (rc)
         return rc;
-    if (lock->held)
+    /* The kernel does not keep two threads with one description apart: this word does. */
+    bool nobody = false;
+    if (!__atomic_compare_exchange_n(&lock->held, &nobody, true, false, __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
         return PSHM_EHELD;
     rc = pshm_os_record_lock(lock->fd, lock->shared ? 'r' : 'w', lock->start, lock->size);
-    lock->held = rc == 0;
+    if (rc)
+        __atomic_store_n(&lock->held, false, __ATOMIC_RELEASE);
     return rc == -EAGAIN ? -EBUSY : rc;
 }
 
@@ -124,10 +127,11 @@ int pshm_record_lock_acquire(pshm_record_lock *lock, int64_t deadline)
 
 int pshm_record_lock_release(pshm_record_lock *lock)
 {
-    if (!lock->held)
+    if (!__atomic_load_n(&lock->held, __ATOMIC_ACQUIRE))
         return PSHM_ENOTOWNER;
-    lock->held = false;
-    return pshm_os_record_lock(lock->fd, 'u', lock->start, lock->size);
+    int rc = pshm_os_record_lock(lock->fd, 'u', lock->start, lock->size);
+    __atomic_store_n(&lock->held, false, __ATOMIC_RELEASE);
+    return rc;
 }
 
 int pshm_record_lock_locked(pshm_record_lock *lock)

@@ -50,6 +50,9 @@ pshm_options helper_sized(uint64_t size);
 void helper_end(pshm_segment *segment);
 void helper_end_unlink(pshm_segment *segment);
 
+/* cmocka puts a SIGBUS handler of its own in place for each test: this puts polyshm's back until the test ends. */
+void helper_sigbus(void);
+
 /* Runs `function` in a forked child, which returns 0 for well. */
 typedef int helper_child(void *context);
 pid_t helper_fork(helper_child *function, void *context);
@@ -71,7 +74,7 @@ int helper_unshare(int flags);
 #define HELPER_NOT_ALLOWED 77
 void helper_in_namespace(helper_child *function, const char *why);
 
-/* Shared with children, zeroed; helper_unshare_memory gives it back. */
+/* Shared with children, zeroed; helper_memory_end gives it back. */
 void *helper_memory(size_t size);
 void helper_memory_end(void *memory, size_t size);
 

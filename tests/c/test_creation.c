@@ -6,6 +6,7 @@
 #include "helper.h"
 
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -22,46 +23,32 @@
 
 static const char *raced;
 
-/* Creates or opens, checks that it is whole, and says in its exit code whether it created. */
-typedef struct race {
-    volatile uint32_t round[2], created[2];
-} race;
-
-static race *shared_race;
+/* Two that do the same at the same time. */
+static struct race {
+    pthread_barrier_t barrier;
+    volatile uint32_t created[2];
+} *race;
 
 static void racer(int me, bool exclusive)
 {
     pshm_options options = helper_sized(SIZE);
     options.exclusive = exclusive;
-    for (uint32_t round = 1; round <= ROUNDS; round++) {
+    for (uint32_t round = 0; round < ROUNDS; round++) {
         pshm_segment *s = NULL;
-        /* Both at once. */
-        shared_race->round[me] = round;
-        while (shared_race->round[!me] < round)
-            sched_yield();
+        pthread_barrier_wait(&race->barrier);
         int rc = helper_open(raced, &options, &s);
-        if (exclusive && rc == -EEXIST) {
-            s = NULL;
-        } else {
+        if (!exclusive || rc != -EEXIST) {
             CHECK(rc == 0 && s->size == SIZE);
             if (s->created)
-                shared_race->created[me]++;
+                race->created[me]++;
             s->base[SIZE - 1]++;
         }
-        /* And wait for the other before the name goes. */
-        __atomic_store_n(&shared_race->round[me], round + UINT32_C(0x40000000), __ATOMIC_SEQ_CST);
-        while (__atomic_load_n(&shared_race->round[!me], __ATOMIC_SEQ_CST) < round + UINT32_C(0x40000000))
-            sched_yield();
+        pthread_barrier_wait(&race->barrier);
         if (me == 0)
             CHECK(pshm_unlink(raced, strlen(raced)) == 0);
-        if (s)
+        if (rc == 0)
             helper_end(s);
-        __atomic_store_n(&shared_race->round[me], round + UINT32_C(0x80000000), __ATOMIC_SEQ_CST);
-        while (__atomic_load_n(&shared_race->round[!me], __ATOMIC_SEQ_CST) < round + UINT32_C(0x80000000))
-            sched_yield();
-        __atomic_store_n(&shared_race->round[me], 0, __ATOMIC_SEQ_CST);
-        while (__atomic_load_n(&shared_race->round[!me], __ATOMIC_SEQ_CST) >= UINT32_C(0x80000000))
-            sched_yield();
+        pthread_barrier_wait(&race->barrier);
     }
 }
 
@@ -77,12 +64,18 @@ static void run_race(const char *name)
     for (int exclusive = 0; exclusive < 2; exclusive++) {
         bool option = exclusive;
         raced = name;
-        shared_race = helper_memory(sizeof *shared_race);
+        race = helper_memory(sizeof *race);
+        pthread_barrierattr_t attributes;
+        pthread_barrierattr_init(&attributes);
+        pthread_barrierattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
+        pthread_barrier_init(&race->barrier, &attributes, 2);
+        pthread_barrierattr_destroy(&attributes);
         pid_t other = helper_fork(second_racer, &option);
         racer(0, option);
         assert_int_equal(helper_wait(other), 0);
-        assert_int_equal(shared_race->created[0] + shared_race->created[1], ROUNDS);
-        helper_memory_end((void *)shared_race, sizeof *shared_race);
+        assert_int_equal(race->created[0] + race->created[1], ROUNDS);
+        pthread_barrier_destroy(&race->barrier);
+        helper_memory_end(race, sizeof *race);
     }
 }
 
@@ -92,6 +85,38 @@ static void test_two_creators(void **state)
     run_race(helper_posix());
     run_race(helper_file());
     run_race(KEY);
+}
+
+static int make_and_remove(void *context)
+{
+    pshm_options options = helper_sized(SIZE);
+    for (int i = 0; i < 10000; i++) {
+        pshm_segment *s = NULL;
+        int rc = helper_open(context, &options, &s);
+        if (rc)
+            fprintf(stderr, "%s: %s\n", (const char *)context, pshm_error_name(rc));
+        CHECK(rc == 0 && s->size == SIZE);
+        rc = pshm_segment_unlink(s);
+        CHECK(rc == 0 || rc == -ENOENT || rc == -EIDRM || rc == -EINVAL);
+        helper_end(s);
+    }
+    return 0;
+}
+
+/* Who creates or opens always gets one of the two, however often somebody takes the name away. */
+static void test_create_or_open_while_others_remove(void **state)
+{
+    char names[3][64] = {"", "", KEY};
+    (void)state;
+    strcpy(names[0], helper_posix());
+    strcpy(names[1], helper_file());
+    for (int k = 0; k < 3; k++) {
+        pid_t other = helper_fork(make_and_remove, names[k]);
+        int mine = helper_wait(helper_fork(make_and_remove, names[k])), theirs = helper_wait(other);
+        pshm_unlink(names[k], strlen(names[k]));
+        assert_int_equal(mine, 0);
+        assert_int_equal(theirs, 0);
+    }
 }
 
 /* One creates and removes all the time; who opens sees nothing or all of it, with its mode and its size. */
@@ -115,7 +140,7 @@ static void open_all_the_time(const char *name)
         pshm_segment *s = NULL;
         pshm_stat st;
         int rc = helper_open(name, NULL, &s);
-        if (rc == -ENOENT || rc == -EIDRM || rc == -EINVAL)
+        if (rc == -ENOENT || rc == -EIDRM)
             continue;
         assert_rc(rc, 0);
         seen++;
@@ -192,6 +217,7 @@ static int use_full_shm(void *context)
     pshm_segment *s = NULL, *small = NULL;
     struct statfs fs;
     (void)context;
+    helper_sigbus();
     if (helper_unshare(CLONE_NEWNS) || mount("none", "/dev/shm", "tmpfs", 0, "size=1M"))
         return HELPER_NOT_ALLOWED;
     CHECK(statfs("/dev/shm", &fs) == 0 && (uint64_t)fs.f_blocks * (uint64_t)fs.f_bsize == 1 << 20);
@@ -373,6 +399,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_two_creators),    TEST(test_no_half_made_object_is_seen),
+        TEST(test_create_or_open_while_others_remove),
         TEST(test_killed_creator),  TEST(test_failed_creation),
         TEST(test_full_dev_shm),    TEST(test_exhausted_ids),
         TEST(test_no_dev_shm),      TEST(test_without_tmpfile),

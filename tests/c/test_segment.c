@@ -557,15 +557,15 @@ static void test_options_that_do_not_fit(void **state)
     pshm_segment *s = NULL;
     pshm_options options = helper_sized(PAGE);
     options.exclusive = true;
-    assert_rc(helper_open("fd:0", &options, &s), PSHM_EOPTION);
-    assert_rc(helper_open("sysv:id=0", &options, &s), PSHM_EOPTION);
+    assert_rc(helper_open("fd:0", &options, &s), PSHM_EEXCLUSIVE);
+    assert_rc(helper_open("sysv:id=0", &options, &s), PSHM_EEXCLUSIVE);
     options.exclusive = false;
     options.hugepages = 1;
     assert_rc(helper_open(name, &options, &s), -EOPNOTSUPP);
     assert_rc(helper_open("file:/tmp/polyshm-c-none", &options, &s), -EOPNOTSUPP);
     assert_rc(helper_open("fd:0", &options, &s), -EOPNOTSUPP);
     options.hugepages = 3000000; /* no power of two */
-    assert_rc(helper_open("anon:", &options, &s), PSHM_EOPTION);
+    assert_rc(helper_open("anon:", &options, &s), PSHM_EHUGEPAGES);
     assert_null(s);
 }
 

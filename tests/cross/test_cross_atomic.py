@@ -97,7 +97,7 @@ def test_all_languages_at_once(kind, verb, share, crew):
 def test_turns(kind, share, writer, reader):
     place = share(kind, writer, reader)
     for peer in (writer, place.reader):
-        peer("atomic", "a", "s", "u32", 3) if kind == "file" else peer("atomic", "a", "s", "u32", 0)
+        peer("atomic", "a", "s", "u32", 3 if kind == "file" else 0)
     writer("op", "a", "store", 0)
     writer.send("pingpong", "a", 0, 300)
     place.reader.send("pingpong", "a", 1, 300)
@@ -131,9 +131,9 @@ def test_wait_of_another_value(share, writer, reader):
     writer("op", "a", "store", 5)
     assert reader("wait", "a", 4, "-") == ["1"]
     assert reader("wait", "a", 5, "0") == ["0"]
-    assert reader("wait", "a", 5, "0.03") == ["0"]
+    assert reader("wait", "a", 5, "0.01") == ["0"]
     # Longer than the slices that a wait is made of.
-    assert reader("wait", "a", 5, "0.15") == ["0"]
+    assert reader("wait", "a", 5, "0.12") == ["0"]
     assert writer("notify", "a", 100) == ["0"]
 
 

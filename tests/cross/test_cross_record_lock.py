@@ -16,12 +16,10 @@ COUNTER = 512
 
 
 def blocked(peer, name: str = "l") -> bool:
-    """Is the lock another's? Asked in every way that there is."""
+    """Is the lock another's? Asked by trying, and by `locked` too."""
     taken = peer("acquire", name, "try") == ["0"]
     assert peer("locked", name) == ["1"]  # held by whoever it is
-    if taken:
-        assert peer("acquire", name, "0.03") == ["0"]
-    else:
+    if not taken:
         peer("release", name)
         assert peer("locked", name) == ["0"]
     return taken
@@ -37,13 +35,25 @@ def test_exclusive(kind, share, writer, reader):
         assert holder("acquire", "l", "-") == ["1"]
         assert blocked(other)
         other.send("acquire", "l", "-")
-        assert not other.lines.answered(0.03)
+        assert not other.lines.answered(0.01)
         holder("release", "l")
         assert other.answer() == ["1"]
         assert holder("acquire", "l", "try") == ["0"]
         other("release", "l")
         with pytest.raises(Refused, match="not held by this thread"):
             other("release", "l")
+
+
+def test_timeout(share, writer, reader):
+    share("posix", writer, reader)
+    for peer in (writer, reader):
+        peer("record", "l", "s", 0, 100)
+    writer("acquire", "l", "0.01")
+    # The last one is longer than the slices that a wait is made of.
+    for timeout in ("try", "0", "0.01", "0.12"):
+        assert reader("acquire", "l", timeout) == ["0"]
+    writer("release", "l")
+    assert reader("acquire", "l", "0.01") == ["1"]
 
 
 @pytest.mark.parametrize("kind", RESIZABLE)
@@ -89,7 +99,7 @@ def test_holder_ends(end, waiting, share, hire, writer, reader):
     holder("acquire", "l", "-")
     if waiting == "asleep":
         reader.send("acquire", "l", "-")
-        assert not reader.lines.answered(0.03)
+        assert not reader.lines.answered(0.01)
     else:
         assert blocked(reader)
     holder.last(end)
@@ -130,7 +140,7 @@ def test_forked_child_holds_nothing(writer, share, tmp_path):
     with pytest.raises(Refused, match="not held by this thread"):
         child("release", "l")
     child.send("acquire", "l", "-")
-    assert not child.lines.answered(0.03)
+    assert not child.lines.answered(0.01)
     writer("release", "l")
     assert child.answer() == ["1"]
     assert blocked(writer)
@@ -191,7 +201,7 @@ def test_open_file_description_lock(kind, file_of, writer):
     ofd(fd, fcntl.F_OFD_SETLK, fcntl.F_WRLCK, begin + 149, 1)
     assert blocked(writer)
     writer.send("acquire", "l", "-")
-    assert not writer.lines.answered(0.03)
+    assert not writer.lines.answered(0.01)
     ofd(fd, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, begin + 149, 1)
     assert writer.answer() == ["1"]
     with pytest.raises(BlockingIOError):

@@ -170,7 +170,7 @@ def test_unlink(kind, by, share, writer, reader):
 
 
 @pytest.mark.parametrize("kind", NAMED)
-def test_stat_agrees(kind, share, crew):
+def test_stat_agrees(kind, share, crew, path, name):
     place = share(kind, crew["c"], crew["python"])
     place.join(crew["lua"])
     crew["c"]("set", "s", "0640")
@@ -193,6 +193,13 @@ def test_stat_agrees(kind, share, crew):
         assert int(stat["last_pid"]) == crew["lua"].pid
     else:
         assert stat["links"] == "1"
+        # The kernel's own words for it, from a program that asks without us.
+        status = os.stat(path if kind == "file" else f"/dev/shm{name}")
+        assert int(stat["access_time"]) == int(status.st_atime)
+        assert int(stat["modify_time"]) == int(status.st_mtime)
+        assert int(stat["change_time"]) == int(status.st_ctime)
+        assert (int(stat["device"]), int(stat["inode"])) == (status.st_dev, status.st_ino)
+        assert int(stat["allocated"]) == status.st_blocks * 512
     if kind != "file":
         listed = f"sysv:0x{int(stat['key']):08x}" if kind in ("sysv", "ftok") else place.address
         rows = [crew[language].list()[listed] for language in LANGUAGES]

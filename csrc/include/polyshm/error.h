@@ -43,7 +43,7 @@ typedef enum pshm_class {
     X(ETOOBIG, -1015, VALUE, "size or offset is larger than a mapping can be")                                         \
     X(EWINDOW, -1016, VALUE, "offset and size do not fit into what exists")                                            \
     X(EOFFSET, -1017, VALUE, "this kind has no offset when it is created")                                             \
-    X(EOPTION, -1018, VALUE, "option not valid here")                                                                  \
+    X(EEXCLUSIVE, -1018, VALUE, "exclusive goes with an address that can be created: not fd: and sysv:id=")            \
     X(EACCESSNAME, -1019, VALUE, "access must be \"rw\", \"r\", \"copy\" or \"none\"")                                 \
     X(EMODE, -1020, VALUE, "mode must be permissions alone, 0 to 0777")                                                \
     X(ESIZE, -1021, VALUE, "not a size: bytes, or a number with K, M or G")                                            \
@@ -53,6 +53,8 @@ typedef enum pshm_class {
     X(ERANGE, -1025, VALUE, "value does not fit the element type")                                                     \
     X(EBUFFERS, -1026, BUFFER, "views are exported, locks held or calls under way: release them first")                \
     X(EDONTFORK, -1027, BUFFER, "no buffer of memory that is advised \"dontfork\"")                                    \
+    X(EHUGEPAGES, -1028, VALUE, "hugepages must be true, or a power of two")                                           \
+    X(EOWNERID, -1029, VALUE, "uid and gid must be from 0 to 4294967295, or left out")                                 \
     X(ENOTMUTEX, -1030, VALUE, "no robust process-shared mutex at this offset")                                        \
     X(ERECURSIVE, -1031, VALUE, "the mutex exists and its recursive setting is another")                               \
     X(ENOTOWNER, -1032, RUNTIME, "not held by this thread")                                                            \

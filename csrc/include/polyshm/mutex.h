@@ -24,10 +24,10 @@ extern "C" {
 
 /* What lies behind the pthread mutex. */
 typedef struct pshm_mutex_mark {
-    uint64_t magic; /* PSHM_MUTEX_MAGIC: the mark is ours */
-    uint64_t died;  /* 0: clean; else PSHM_MUTEX_DIED and the pid of the dead owner, 0 if not known */
-    uint32_t owner; /* pid of the owner, 0 for none or a foreign one */
-    uint32_t zero;
+    uint64_t magic;  /* PSHM_MUTEX_MAGIC: the mark is ours */
+    uint64_t died;   /* 0: clean; else PSHM_MUTEX_DIED and the pid of the dead owner, 0 if not known */
+    uint32_t owner;  /* pid of the owner, 0 for none or a foreign one; with `thread` one store */
+    uint32_t thread; /* its thread id */
 } pshm_mutex_mark;
 
 typedef struct pshm_mutex_bytes {
@@ -45,8 +45,7 @@ typedef struct pshm_mutex_bytes {
 typedef struct pshm_segment_mutex {
     pshm_segment *segment;
     uint64_t offset;
-    pshm_hold hold;  /* how often the owner holds it through this handle */
-    uint32_t holder; /* the id of the thread that does */
+    pshm_hold hold;
     bool recursive;
     bool marked; /* a mark of ours lies behind it: not so beside a foreign mutex */
     /* What was true at `epoch` of the segment, so that the next use need not ask again. */

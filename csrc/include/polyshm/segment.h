@@ -61,7 +61,9 @@ typedef struct pshm_options {
  * of the segment's. The core's own. */
 typedef struct pshm_hold {
     struct pshm_hold *next, *previous;
-    uint32_t count; /* written by the lock's owner alone */
+    uint32_t count;       /* how often the owner holds it through this handle; the owner's to write */
+    uint32_t pid, thread; /* the owner */
+    uint32_t stranded; /* a pid: a thread of that process may have the lock in its list, though it is not the owner */
 } pshm_hold;
 
 /* What stands here is public to read and the core's to write; more follows behind it. */
@@ -85,7 +87,7 @@ typedef struct pshm_segment {
 /* Opens or creates what `address` names, and maps it. Creation is atomic: no opener ever sees a half-made object, and
  * a creator killed on the way leaves nothing behind that has the name. `options` NULL: all defaults.
  * Errors: those of pshm_address_parse; PSHM_ENOSIZE, PSHM_EZEROSIZE, PSHM_ETOOBIG, PSHM_EWINDOW, PSHM_EOFFSET,
- *   PSHM_EOPTION, PSHM_EMODE; -ENOENT, -EEXIST, -EACCES, -ENOSPC (no room in /dev/shm or the file system), -ENOMEM
+ *   PSHM_EEXCLUSIVE, PSHM_EHUGEPAGES, PSHM_EMODE; -ENOENT, -EEXIST, -EACCES, -ENOSPC (no room in /dev/shm or the file system), -ENOMEM
  *   (more than there is), -EIDRM (System V: marked for removal), -EOPNOTSUPP (this kind cannot do that), and what
  *   open(2), shmget(2), shmat(2), mmap(2) and fallocate(2) say.
  * Owns: *out is the caller's, one reference; pshm_segment_close and then pshm_segment_release end it.
@@ -140,6 +142,7 @@ static inline int pshm_segment_check(const pshm_segment *segment, uint64_t offse
  * Errors: PSHM_ELOST.  Safe: anywhere. */
 static inline int pshm_segment_verify(const pshm_segment *segment)
 {
+    __atomic_signal_fence(__ATOMIC_SEQ_CST); /* the compiler must not move the access behind the question */
     return PSHM_LIKELY(!segment->lost) ? 0 : PSHM_ELOST;
 }
 
