@@ -228,6 +228,14 @@ int pshm_segment_advise(pshm_segment *segment, const char *name, uint64_t offset
     return rc;
 }
 
+bool pshm_advice_is_slow(const char *name)
+{
+    const pshm_os_advice *advice = NULL;
+    for (size_t i = 0; (advice = pshm_os_advice_at(i)) && strcmp(advice->name, name) != 0; i++)
+        continue;
+    return advice && advice->slow;
+}
+
 const char *pshm_advice_name(size_t index)
 {
     const pshm_os_advice *advice = pshm_os_advice_at(index);

@@ -41,6 +41,7 @@ typedef struct pshm_os_advice {
     int number;
     bool destroys;         /* always */
     bool destroys_private; /* what was written to a private mapping */
+    bool slow;             /* reads, writes or moves pages before it returns */
 } pshm_os_advice;
 
 /* All advice by index, NULL past the last. */

@@ -15,25 +15,14 @@
 
 #include <errno.h>
 #include <string.h>
-#include <time.h>
 
 #include "core/segment.h"
 #include "os/clock.h"
-#include "os/futex.h"
 #include "os/process.h"
+#include "os/robust.h"
 
 _Static_assert(sizeof(pthread_mutex_t) % 8 == 0, "the mark is aligned behind it");
 _Static_assert(_Alignof(pshm_mutex_bytes) <= PSHM_MUTEX_ALIGN, "PSHM_MUTEX_ALIGN is enough");
-
-/* Bits of glibc's __kind (nptl/pthreadP.h); part of its ABI, since static initialisers hold them. */
-#define KIND_TYPE 3
-#define KIND_ROBUST 16
-#define KIND_SHARED 128
-#define KIND_RECURSIVE 1
-
-/* Of the futex word: futex(2), "Robust futexes". */
-#define WORD_TID 0x3fffffffu
-#define WORD_DIED 0x40000000u
 
 /* How often a waiter lets others run before it sleeps: a wake costs far more than these. */
 #define YIELDS 64
@@ -45,21 +34,6 @@ static pshm_mutex_bytes *bytes_of(const pshm_segment_mutex *mutex)
     return (pshm_mutex_bytes *)(void *)(mutex->segment->base + mutex->offset);
 }
 
-static uint32_t word_of(const pshm_mutex_bytes *bytes)
-{
-    return __atomic_load_n((const uint32_t *)(const void *)&bytes->mutex.__data.__lock, __ATOMIC_ACQUIRE);
-}
-
-static int kind_of(const pshm_mutex_bytes *bytes)
-{
-    return __atomic_load_n(&bytes->mutex.__data.__kind, __ATOMIC_RELAXED);
-}
-
-static bool is_mutex(int kind)
-{
-    return (kind & ~KIND_TYPE) == (KIND_ROBUST | KIND_SHARED) && (kind & KIND_TYPE) != KIND_TYPE;
-}
-
 /* May the handle use the mutex now? Checked at each use: the bytes are anybody's to overwrite. */
 static int usable(const pshm_segment_mutex *mutex)
 {
@@ -67,9 +41,9 @@ static int usable(const pshm_segment_mutex *mutex)
     int rc = pshm_segment_check(mutex->segment, mutex->offset, size, PSHM_READ | PSHM_WRITE);
     if (rc)
         return rc;
-    int kind = kind_of(bytes_of(mutex));
+    int kind = pshm_os_robust_kind(&bytes_of(mutex)->mutex);
     rc = pshm_segment_verify(mutex->segment);
-    return rc ? rc : is_mutex(kind) ? 0 : PSHM_ENOTMUTEX;
+    return rc ? rc : pshm_os_robust_is(kind) ? 0 : PSHM_ENOTMUTEX;
 }
 
 /* Remembers what `usable` found, for the short way of try and release. */
@@ -77,28 +51,24 @@ static void remember(pshm_segment_mutex *mutex)
 {
     mutex->bytes = bytes_of(mutex);
     mutex->epoch = mutex->segment->epoch;
-    mutex->kind = kind_of(mutex->bytes);
+    mutex->kind = pshm_os_robust_kind(&mutex->bytes->mutex);
     mutex->plain = mutex->marked && !mutex->recursive && pshm_body_of(mutex->segment)->serial;
 }
 
 /* Is all as it was remembered? Then the bytes are mapped, ours to write, and a mutex; the handle is not closed. */
 static inline bool as_remembered(const pshm_segment_mutex *mutex)
 {
-    return PSHM_LIKELY(mutex->plain && mutex->epoch == mutex->segment->epoch && kind_of(mutex->bytes) == mutex->kind);
+    return PSHM_LIKELY(mutex->plain && mutex->epoch == mutex->segment->epoch &&
+                       pshm_os_robust_kind(&mutex->bytes->mutex) == mutex->kind);
 }
 
 static int initialise(pshm_mutex_bytes *bytes, bool recursive)
 {
-    pthread_mutexattr_t attributes;
-    if (is_mutex(kind_of(bytes)) && (word_of(bytes) & WORD_TID) == pshm_os_tid())
+    if (pshm_os_robust_is(pshm_os_robust_kind(&bytes->mutex)) &&
+        (pshm_os_robust_word(&bytes->mutex) & PSHM_OS_WORD_TID) == pshm_os_tid())
         return PSHM_EHELD; /* this thread's list of held locks goes through these bytes */
-    pthread_mutexattr_init(&attributes);
-    pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
-    pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
-    pthread_mutexattr_settype(&attributes, recursive ? PTHREAD_MUTEX_RECURSIVE : PTHREAD_MUTEX_ERRORCHECK);
     __atomic_store_n(&bytes->mark.magic, 0, __ATOMIC_RELEASE);
-    int rc = -pthread_mutex_init(&bytes->mutex, &attributes);
-    pthread_mutexattr_destroy(&attributes);
+    int rc = pshm_os_robust_init(&bytes->mutex, recursive);
     bytes->mark.died = 0;
     bytes->mark.owner = 0;
     bytes->mark.thread = 0;
@@ -121,7 +91,7 @@ int pshm_segment_mutex_init(pshm_segment_mutex *mutex, pshm_segment *segment, ui
     if (rc)
         return rc;
     const pshm_mutex_bytes *bytes = bytes_of(mutex);
-    mutex->recursive = (kind_of(bytes) & KIND_TYPE) == KIND_RECURSIVE;
+    mutex->recursive = (pshm_os_robust_kind(&bytes->mutex) & PSHM_OS_KIND_TYPE) == PSHM_OS_KIND_RECURSIVE;
     if (recursive != PSHM_RECURSIVE_ANY && mutex->recursive != (recursive == PSHM_RECURSIVE_YES))
         return PSHM_ERECURSIVE;
     mutex->marked = pshm_segment_check(segment, offset, PSHM_MUTEX_SIZE, PSHM_READ | PSHM_WRITE) == 0 &&
@@ -180,7 +150,7 @@ static void strand(pshm_segment_mutex *mutex)
 static void count_hold(pshm_segment_mutex *mutex, const pshm_mutex_bytes *bytes)
 {
     pshm_hold *hold = &mutex->hold;
-    bool again = mutex->recursive && bytes->mutex.__data.__count > 1;
+    bool again = mutex->recursive && pshm_os_robust_depth(&bytes->mutex) > 1;
     if (PSHM_UNLIKELY(hold->count && !again))
         strand(mutex);
     const pshm_os_self *self = pshm_os_self_now();
@@ -206,7 +176,7 @@ static int settle(pshm_segment_mutex *mutex, pshm_mutex_bytes *bytes, int got, b
             __atomic_store_n(&mark->died, PSHM_MUTEX_DIED | mark->owner, __ATOMIC_RELEASE);
         pthread_mutex_consistent(&bytes->mutex);
     }
-    bool nested = mutex->recursive && bytes->mutex.__data.__count > 1; /* the owner knows already */
+    bool nested = mutex->recursive && pshm_os_robust_depth(&bytes->mutex) > 1; /* the owner knows already */
     if (mutex->marked && !nested) {
         uint64_t died = __atomic_load_n(&mark->died, __ATOMIC_RELAXED);
         if (PSHM_UNLIKELY(died)) {
@@ -227,17 +197,6 @@ static int settle(pshm_segment_mutex *mutex, pshm_mutex_bytes *bytes, int got, b
     return 0;
 }
 
-/* glibc's trylock that finds a mutex given up (ENOTRECOVERABLE) leaves the caller's id in the word, though it is not
- * held: everybody else would wait for it. */
-static void put_back(pshm_mutex_bytes *bytes)
-{
-    uint32_t *word = (uint32_t *)(void *)&bytes->mutex.__data.__lock;
-    if ((word_of(bytes) & WORD_TID) != pshm_os_tid())
-        return;
-    __atomic_store_n(word, 0, __ATOMIC_RELEASE);
-    pshm_os_futex_wake(word, 1);
-}
-
 /* One try. Enters, and stays inside if it got the lock. */
 static int try_once(pshm_segment_mutex *mutex, bool recover, pshm_death *death)
 {
@@ -252,8 +211,9 @@ static int try_once(pshm_segment_mutex *mutex, bool recover, pshm_death *death)
     if (PSHM_LIKELY(got == 0 || got == EOWNERDEAD))
         return settle(mutex, bytes, got, recover, death);
     if (got == ENOTRECOVERABLE)
-        put_back(bytes);
-    bool mine = (got == EDEADLK || got == EBUSY) && (word_of(bytes) & WORD_TID) == pshm_os_tid();
+        pshm_os_robust_put_back(&bytes->mutex);
+    bool mine = (got == EDEADLK || got == EBUSY) &&
+                (pshm_os_robust_word(&bytes->mutex) & PSHM_OS_WORD_TID) == pshm_os_tid();
     end_use(mutex);
     return mine ? PSHM_ERELOCK : -got;
 }
@@ -273,9 +233,8 @@ static int acquire(pshm_segment_mutex *mutex, int64_t deadline, bool recover, ps
     if (rc)
         return rc;
     int64_t slice = pshm_os_now() + PSHM_SLICE_NS, until = deadline < slice ? deadline : slice;
-    struct timespec when = {.tv_sec = until / INT64_C(1000000000), .tv_nsec = until % INT64_C(1000000000)};
     pshm_mutex_bytes *bytes = bytes_of(mutex);
-    int got = pthread_mutex_clocklock(&bytes->mutex, CLOCK_MONOTONIC, &when);
+    int got = pshm_os_robust_lock_until(&bytes->mutex, until);
     if (got == 0 || got == EOWNERDEAD)
         return settle(mutex, bytes, got, recover, death);
     rc = pshm_segment_verify(mutex->segment);
@@ -294,7 +253,7 @@ int pshm_segment_mutex_try(pshm_segment_mutex *mutex, pshm_death *death)
     int got = pthread_mutex_trylock(&bytes->mutex);
     if (PSHM_UNLIKELY(got || mutex->segment->lost || bytes->mark.died)) {
         if (got == ENOTRECOVERABLE)
-            put_back(bytes);
+            pshm_os_robust_put_back(&bytes->mutex);
         return got == 0 || got == EOWNERDEAD ? settle(mutex, bytes, got, false, death) : try_once(mutex, false, death);
     }
     const pshm_os_self *self = pshm_os_self_now();
@@ -324,7 +283,7 @@ static int owned(const pshm_segment_mutex *mutex, pshm_mutex_bytes **bytes)
     if (!mutex->hold.count || pshm_segment_rights(segment, mutex->offset, size) != (PSHM_READ | PSHM_WRITE))
         return PSHM_ENOTOWNER;
     *bytes = bytes_of(mutex);
-    bool mine = (word_of(*bytes) & WORD_TID) == pshm_os_tid();
+    bool mine = (pshm_os_robust_word(&(*bytes)->mutex) & PSHM_OS_WORD_TID) == pshm_os_tid();
     int rc = pshm_segment_verify(segment);
     return mine ? 0 : rc ? rc : PSHM_ENOTOWNER;
 }
@@ -362,7 +321,7 @@ static int release_slowly(pshm_segment_mutex *mutex)
     int rc = owned(mutex, &bytes);
     if (rc)
         return rc;
-    if (mutex->marked && !(mutex->recursive && bytes->mutex.__data.__count > 1))
+    if (mutex->marked && !(mutex->recursive && pshm_os_robust_depth(&bytes->mutex) > 1))
         set_owner(&bytes->mark, nobody);
     rc = unlock(mutex, bytes, mutex->hold.count - 1);
     if (rc)
@@ -390,8 +349,8 @@ int pshm_segment_mutex_locked(pshm_segment_mutex *mutex)
     int rc = usable(mutex);
     if (rc)
         return rc;
-    uint32_t word = word_of(bytes_of(mutex));
-    return (word & WORD_TID) && !(word & WORD_DIED);
+    uint32_t word = pshm_os_robust_word(&bytes_of(mutex)->mutex);
+    return (word & PSHM_OS_WORD_TID) && !(word & PSHM_OS_WORD_DIED);
 }
 
 int pshm_segment_mutex_owner(pshm_segment_mutex *mutex, uint32_t *pid)
@@ -401,7 +360,7 @@ int pshm_segment_mutex_owner(pshm_segment_mutex *mutex, uint32_t *pid)
         return rc;
     const pshm_mutex_bytes *bytes = bytes_of(mutex);
     /* A foreign owner leaves the mark of the one before. */
-    bool ours = rc && mutex->marked && bytes->mark.thread == (word_of(bytes) & WORD_TID);
+    bool ours = rc && mutex->marked && bytes->mark.thread == (pshm_os_robust_word(&bytes->mutex) & PSHM_OS_WORD_TID);
     *pid = ours ? __atomic_load_n(&bytes->mark.owner, __ATOMIC_RELAXED) : 0;
     return 0;
 }

@@ -72,7 +72,9 @@ PyObject *py_segment_advise(PyObject *object, PyObject *const *args, Py_ssize_t 
     if (advice == NULL)
         return NULL;
     int rc = PSHM_EADVICE;
-    if (strlen(advice) == (size_t)length)
+    if (strlen(advice) == (size_t)length && pshm_advice_is_slow(advice))
+        GLUE_UNLOCKED(rc, self->handle, pshm_segment_advise(self->handle, advice, offset, size));
+    else if (strlen(advice) == (size_t)length)
         rc = pshm_segment_advise(self->handle, advice, offset, size);
     if (rc == PSHM_EADVICE)
         return PyErr_Format(PyExc_ValueError, "advice %R: %s", given[0], pshm_error_text(rc));

@@ -5,7 +5,7 @@
  *   foreign_map KIND NAME read OFFSET LENGTH     prints the bytes
  *   foreign_map KIND NAME write OFFSET TEXT      writes them
  *   foreign_map KIND NAME init OFFSET WHAT       pthread_mutex_init: WHAT is any of the letters s (process-shared),
- *                                                r (robust), e (error-checking), c (recursive), or -
+ *                                                r (robust), n (normal), e (error-checking), c (recursive), or -
  *   foreign_map KIND NAME lock OFFSET COUNTER    pthread_mutex_lock, adds 1 to the 64-bit number at COUNTER, unlocks;
  *                                                prints "locked", or the error's name where it is EOWNERDEAD (after
  *                                                pthread_mutex_consistent) or ENOTRECOVERABLE
@@ -66,9 +66,13 @@ static int init(pthread_mutex_t *mutex, const char *what)
         pthread_mutexattr_setpshared(&attributes, PTHREAD_PROCESS_SHARED);
     if (strchr(what, 'r'))
         pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
-    if (strchr(what, 'e') || strchr(what, 'c'))
-        pthread_mutexattr_settype(&attributes,
-                                  strchr(what, 'e') ? PTHREAD_MUTEX_ERRORCHECK : PTHREAD_MUTEX_RECURSIVE);
+    static const struct {
+        char letter;
+        int type;
+    } types[] = {{'n', PTHREAD_MUTEX_NORMAL}, {'e', PTHREAD_MUTEX_ERRORCHECK}, {'c', PTHREAD_MUTEX_RECURSIVE}};
+    for (size_t i = 0; i < sizeof types / sizeof *types; i++)
+        if (strchr(what, types[i].letter))
+            pthread_mutexattr_settype(&attributes, types[i].type);
     int error = pthread_mutex_init(mutex, &attributes);
     pthread_mutexattr_destroy(&attributes);
     return error ? failed("pthread_mutex_init", error) : 0;

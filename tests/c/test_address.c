@@ -167,8 +167,9 @@ static void test_sizes(void **state)
     static const struct {
         const char *text;
         uint64_t size;
-    } sizes[] = {{"0", 0},          {"4096", 4096},       {"64M", 64 << 20},
-                 {"64m", 64 << 20}, {"3K", 3072},         {"2g", UINT64_C(2) << 30},
+    } sizes[] = {{"0", 0},          {"4096", 4096},
+                 {"64M", 64 << 20}, {"64m", 64 << 20},
+                 {"3K", 3072},      {"2g", UINT64_C(2) << 30},
                  {"007", 7},        {"9223372036854775807", INT64_MAX}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         assert_rc(size_of(sizes[i].text, &size), 0);
@@ -211,8 +212,9 @@ static void test_modes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_addresses),  TEST(test_what_is_no_address), TEST(test_longest_names),
-        TEST(test_kind_names), TEST(test_sizes),              TEST(test_modes),
+        TEST(test_addresses),     TEST(test_what_is_no_address),
+        TEST(test_longest_names), TEST(test_kind_names),
+        TEST(test_sizes),         TEST(test_modes),
     };
     return cmocka_run_group_tests_name("address", tests, NULL, NULL);
 }

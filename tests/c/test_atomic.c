@@ -77,7 +77,7 @@ static void test_alignment_is_that_of_the_address(void **state)
     static void test_operations_##bits(void **state)                                                                   \
     {                                                                                                                  \
         (void)state;                                                                                                   \
-        const uint##bits##_t all = (uint##bits##_t)-1;                                                                 \
+        const uint##bits##_t all = (uint##bits##_t) - 1;                                                               \
         pshm_segment *s = words();                                                                                     \
         void *at = s->base + 8;                                                                                        \
         uint##bits##_t expected;                                                                                       \

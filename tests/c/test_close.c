@@ -221,7 +221,7 @@ static void *use_until_closed(void *context)
         unsigned long entered = 0;
         pthread_barrier_wait(&arena.barrier);
         pshm_segment *s = arena.segment;
-        pshm_use use = round % 2 ? PSHM_USE_RAW : PSHM_USE_CHECKED;
+        pshm_use use = round % 2 ? PSHM_USE_RAW : PSHM_USE_LENT;
         while (pshm_segment_enter(s, use) == 0) {
             s->base[PAGE]++; /* a crash here would be the failure */
             pshm_segment_leave(s, use);
@@ -230,6 +230,7 @@ static void *use_until_closed(void *context)
         __atomic_add_fetch(&arena.entered, entered, __ATOMIC_RELAXED);
         __atomic_add_fetch(&arena.refused, 1, __ATOMIC_RELAXED);
         pshm_segment_release(s); /* each has a reference of its own */
+        pthread_barrier_wait(&arena.barrier);
     }
     return NULL;
 }
@@ -251,6 +252,7 @@ static void test_threads(void **state)
             usleep((useconds_t)(round % 7) * 10);
         pshm_segment_close(s);
         pshm_segment_release(s);
+        pthread_barrier_wait(&arena.barrier);
     }
     for (int i = 0; i < THREADS; i++)
         pthread_join(threads[i], NULL);

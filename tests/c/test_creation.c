@@ -27,7 +27,7 @@ static const char *raced;
 static struct race {
     pthread_barrier_t barrier;
     volatile uint32_t created[2];
-} *race;
+} * race;
 
 static void racer(int me, bool exclusive)
 {
@@ -398,12 +398,17 @@ static void test_signals_during_reservation(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_two_creators),    TEST(test_no_half_made_object_is_seen),
+        TEST(test_two_creators),
+        TEST(test_no_half_made_object_is_seen),
         TEST(test_create_or_open_while_others_remove),
-        TEST(test_killed_creator),  TEST(test_failed_creation),
-        TEST(test_full_dev_shm),    TEST(test_exhausted_ids),
-        TEST(test_no_dev_shm),      TEST(test_without_tmpfile),
-        TEST(test_limits),          TEST(test_signals_during_reservation),
+        TEST(test_killed_creator),
+        TEST(test_failed_creation),
+        TEST(test_full_dev_shm),
+        TEST(test_exhausted_ids),
+        TEST(test_no_dev_shm),
+        TEST(test_without_tmpfile),
+        TEST(test_limits),
+        TEST(test_signals_during_reservation),
     };
     return cmocka_run_group_tests_name("creation", tests, NULL, NULL);
 }

@@ -33,8 +33,8 @@ static void test_every_token_in_every_order(void **state)
 
 static void test_what_is_no_type(void **state)
 {
-    static const char *const bads[] = {"",   "<",    "i",   "i128", "f16", "I32", "i32 ", "<<i32",
-                                       "@i", "<>u8", "u64x", "d",   "i3",  "!i32", "bool"};
+    static const char *const bads[] = {"",   "<",    "i",    "i128", "f16", "I32",  "i32 ", "<<i32",
+                                       "@i", "<>u8", "u64x", "d",    "i3",  "!i32", "bool"};
     pshm_element e = {.size = 99};
     (void)state;
     for (size_t i = 0; i < sizeof bads / sizeof *bads; i++)

@@ -448,18 +448,10 @@ static void test_not_ours(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_read_and_write),
-        TEST(test_every_operation),
-        TEST(test_posix_and_other_handles),
-        TEST(test_cut_inside_a_page),
-        TEST(test_copy_on_write),
-        TEST(test_held_mutex),
-        TEST(test_cut_while_held),
-        TEST(test_cut_under_a_waiter),
-        TEST(test_cut_under_a_held_mutex),
-        TEST(test_threads),
-        TEST(test_many_mappings),
-        TEST(test_not_ours),
+        TEST(test_read_and_write),    TEST(test_every_operation),    TEST(test_posix_and_other_handles),
+        TEST(test_cut_inside_a_page), TEST(test_copy_on_write),      TEST(test_held_mutex),
+        TEST(test_cut_while_held),    TEST(test_cut_under_a_waiter), TEST(test_cut_under_a_held_mutex),
+        TEST(test_threads),           TEST(test_many_mappings),      TEST(test_not_ours),
     };
     if (argc == 2)
         return strcmp(argv[1], "off") ? chained() : off();

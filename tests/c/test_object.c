@@ -403,12 +403,18 @@ static void test_without_attaching(void **state)
         const char *address;
         int stat, exists;
     } cases[] = {
-        {"posix:/polyshm-c-none", -ENOENT, 0},  {"file:/nowhere", -ENOENT, 0},
-        {"file:/etc/passwd/x", -ENOTDIR, 0},    {"sysv:0x7c5a1eff", -ENOENT, 0},
-        {"sysv:id=2147483600", -ENOENT, 0},     {"sysv:/nowhere#A", -ENOENT, 0},
-        {"fd:999999", -EBADF, 0},               {"anon:", -EOPNOTSUPP, -EOPNOTSUPP},
-        {"zero:", -EOPNOTSUPP, -EOPNOTSUPP},    {"memfd:x", -EOPNOTSUPP, -EOPNOTSUPP},
-        {"sysv:private", -EOPNOTSUPP, -EOPNOTSUPP}, {"posix:bad", PSHM_ENAME, PSHM_ENAME},
+        {"posix:/polyshm-c-none", -ENOENT, 0},
+        {"file:/nowhere", -ENOENT, 0},
+        {"file:/etc/passwd/x", -ENOTDIR, 0},
+        {"sysv:0x7c5a1eff", -ENOENT, 0},
+        {"sysv:id=2147483600", -ENOENT, 0},
+        {"sysv:/nowhere#A", -ENOENT, 0},
+        {"fd:999999", -EBADF, 0},
+        {"anon:", -EOPNOTSUPP, -EOPNOTSUPP},
+        {"zero:", -EOPNOTSUPP, -EOPNOTSUPP},
+        {"memfd:x", -EOPNOTSUPP, -EOPNOTSUPP},
+        {"sysv:private", -EOPNOTSUPP, -EOPNOTSUPP},
+        {"posix:bad", PSHM_ENAME, PSHM_ENAME},
         {"nothing", PSHM_EADDRESS, PSHM_EADDRESS},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {

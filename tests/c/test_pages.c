@@ -212,10 +212,9 @@ static void test_every_advice(void **state)
             pshm_segment *s = of_pages(kinds[k], 8);
             memset(s->base, 'a', s->size);
             int rc = pshm_segment_advise(s, name, 0, s->size);
-            static const char *const always[] = {"normal",    "random", "sequential", "willneed",
-                                                 "dontneed",  "dontdump", "dodump",   "cold",
-                                                 "pageout",   "remove", "dontfork",   "dofork",
-                                                 "populate_read", "populate_write"};
+            static const char *const always[] = {"normal",   "random", "sequential",    "willneed",      "dontneed",
+                                                 "dontdump", "dodump", "cold",          "pageout",       "remove",
+                                                 "dontfork", "dofork", "populate_read", "populate_write"};
             bool must = false;
             for (size_t j = 0; j < sizeof always / sizeof *always; j++)
                 must |= strcmp(name, always[j]) == 0;
@@ -230,6 +229,17 @@ static void test_every_advice(void **state)
             helper_end_unlink(s);
         }
     }
+}
+
+static void test_slow_advice(void **state)
+{
+    (void)state;
+    assert_true(pshm_advice_is_slow("willneed"));
+    assert_true(pshm_advice_is_slow("pageout"));
+    assert_true(pshm_advice_is_slow("populate_write"));
+    assert_false(pshm_advice_is_slow("normal"));
+    assert_false(pshm_advice_is_slow("dontfork"));
+    assert_false(pshm_advice_is_slow("no such advice"));
 }
 
 static void test_advice_rounds(void **state)
@@ -333,6 +343,30 @@ static void test_dontfork(void **state)
     }
 }
 
+/* What is lent for longer than a call is refused where a forked child would find nothing there. */
+static void test_lent(void **state)
+{
+    (void)state;
+    pshm_segment *s = of_pages("anon:", 4);
+    assert_rc(pshm_segment_enter(s, PSHM_USE_LENT), 0);
+    assert_rc(pshm_segment_advise(s, "dontfork", 0, s->size), PSHM_EBUFFERS);
+    assert_rc(pshm_segment_protect(s, PSHM_ACCESS_R, 0, PAGE), PSHM_EBUFFERS);
+    pshm_segment_leave(s, PSHM_USE_LENT);
+    assert_rc(pshm_segment_advise(s, "dontfork", 0, s->size), 0);
+    assert_rc(pshm_segment_enter(s, PSHM_USE_LENT), PSHM_EDONTFORK);
+    assert_rc(pshm_segment_enter(s, PSHM_USE_RAW), 0);
+    pshm_segment_leave(s, PSHM_USE_RAW);
+    assert_rc(pshm_segment_advise(s, "dofork", 0, s->size), 0);
+    assert_rc(pshm_segment_enter(s, PSHM_USE_LENT), 0);
+    unsigned char *base = s->base;
+    pshm_segment_close(s);
+    base[0] = 1;
+    assert_rc(pshm_segment_enter(s, PSHM_USE_LENT), PSHM_ECLOSED);
+    pshm_segment_leave(s, PSHM_USE_LENT);
+    assert_null(s->base);
+    pshm_segment_release(s);
+}
+
 static void test_pin(void **state)
 {
     static const char *const kinds[] = {"anon:", "zero:", "memfd:m", "sysv:private"};
@@ -394,10 +428,12 @@ int main(void)
         TEST(test_protect_at_random),
         TEST(test_protect_with_somebody_inside),
         TEST(test_every_advice),
+        TEST(test_slow_advice),
         TEST(test_advice_rounds),
         TEST(test_advice_that_destroys_private_pages),
         TEST(test_advice_errors),
         TEST(test_dontfork),
+        TEST(test_lent),
         TEST(test_pin),
         TEST(test_pin_of_the_whole_segment),
     };

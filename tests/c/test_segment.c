@@ -39,9 +39,12 @@ static void test_every_kind(void **state)
         pshm_segment_kind kind;
         bool named, descriptor;
     } kinds[] = {
-        {posix, PSHM_SEGMENT_POSIX, true, true},        {file, PSHM_SEGMENT_FILE, true, true},
-        {KEY, PSHM_SEGMENT_SYSV, true, false},          {"sysv:private", PSHM_SEGMENT_SYSV, false, false},
-        {"anon:", PSHM_SEGMENT_ANON, false, false},     {"zero:", PSHM_SEGMENT_ZERO, false, false},
+        {posix, PSHM_SEGMENT_POSIX, true, true},
+        {file, PSHM_SEGMENT_FILE, true, true},
+        {KEY, PSHM_SEGMENT_SYSV, true, false},
+        {"sysv:private", PSHM_SEGMENT_SYSV, false, false},
+        {"anon:", PSHM_SEGMENT_ANON, false, false},
+        {"zero:", PSHM_SEGMENT_ZERO, false, false},
         {"memfd:thing", PSHM_SEGMENT_MEMFD, false, true},
     };
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
@@ -154,12 +157,23 @@ static void test_windows(void **state)
         uint64_t offset, size, expected;
         int code;
     } windows[] = {
-        {0, PSHM_UNSET, 20000, 0},   {1, PSHM_UNSET, 19999, 0},     {4095, 2, 2, 0},
-        {4096, 4096, 4096, 0},       {5000, 10000, 10000, 0},       {12345, PSHM_UNSET, 7655, 0},
-        {19999, 1, 1, 0},            {19999, 2, 0, PSHM_EWINDOW},   {20000, PSHM_UNSET, 0, PSHM_EZEROSIZE},
-        {20000, 1, 0, PSHM_EWINDOW}, {20001, PSHM_UNSET, 0, PSHM_EWINDOW}, {0, 20001, 0, PSHM_EWINDOW},
-        {0, 0, 0, PSHM_EZEROSIZE},   {UINT64_C(1) << 47, 1, 0, PSHM_ETOOBIG}, {UINT64_MAX, 1, 0, PSHM_ETOOBIG},
-        {1, UINT64_MAX - 1, 0, PSHM_ETOOBIG}, {(UINT64_C(1) << 47) - 4096, 8192, 0, PSHM_ETOOBIG},
+        {0, PSHM_UNSET, 20000, 0},
+        {1, PSHM_UNSET, 19999, 0},
+        {4095, 2, 2, 0},
+        {4096, 4096, 4096, 0},
+        {5000, 10000, 10000, 0},
+        {12345, PSHM_UNSET, 7655, 0},
+        {19999, 1, 1, 0},
+        {19999, 2, 0, PSHM_EWINDOW},
+        {20000, PSHM_UNSET, 0, PSHM_EZEROSIZE},
+        {20000, 1, 0, PSHM_EWINDOW},
+        {20001, PSHM_UNSET, 0, PSHM_EWINDOW},
+        {0, 20001, 0, PSHM_EWINDOW},
+        {0, 0, 0, PSHM_EZEROSIZE},
+        {UINT64_C(1) << 47, 1, 0, PSHM_ETOOBIG},
+        {UINT64_MAX, 1, 0, PSHM_ETOOBIG},
+        {1, UINT64_MAX - 1, 0, PSHM_ETOOBIG},
+        {(UINT64_C(1) << 47) - 4096, 8192, 0, PSHM_ETOOBIG},
         {PAGE, (UINT64_C(1) << 47) - PAGE, 0, PSHM_EWINDOW},
     };
     char file[64], posix[64];
@@ -644,10 +658,17 @@ static void test_what_cannot_be_opened(void **state)
         const char *address;
         int code;
     } bads[] = {
-        {"posix:/polyshm-c-none", -ENOENT}, {"file:/nowhere/at/all", -ENOENT}, {"file:/etc/passwd/x", -ENOTDIR},
-        {"file:/tmp", -EISDIR},             {"fd:999999", -EBADF},             {"sysv:id=2147483600", -ENOENT},
-        {"sysv:/nowhere#A", -ENOENT},       {"sysv:0x7c5a1eff", -ENOENT},      {"posix:nothing", PSHM_ENAME},
-        {"nothing", PSHM_EADDRESS},         {"posix:/a\nb", -ENOENT},
+        {"posix:/polyshm-c-none", -ENOENT},
+        {"file:/nowhere/at/all", -ENOENT},
+        {"file:/etc/passwd/x", -ENOTDIR},
+        {"file:/tmp", -EISDIR},
+        {"fd:999999", -EBADF},
+        {"sysv:id=2147483600", -ENOENT},
+        {"sysv:/nowhere#A", -ENOENT},
+        {"sysv:0x7c5a1eff", -ENOENT},
+        {"posix:nothing", PSHM_ENAME},
+        {"nothing", PSHM_EADDRESS},
+        {"posix:/a\nb", -ENOENT},
     };
     (void)state;
     for (size_t i = 0; i < sizeof bads / sizeof *bads; i++) {
@@ -766,7 +787,8 @@ static void test_inherit_across_exec(void **state)
         pshm_segment *s = helper_segment("memfd:m", &options);
         assert_rc(pshm_segment_write(s, 100, "inherited", 9), 0);
         snprintf(number, sizeof number, "%d", s->fd);
-        int code = helper_run(output, sizeof output, helper_program("foreign_map"), "fd", number, "read", "100", "9", NULL);
+        int code = helper_run(output, sizeof output, helper_program("foreign_map"), "fd", number, "read", "100", "9",
+                              NULL);
         assert_int_equal(code == 0, inherit);
         if (inherit)
             assert_string_equal(output, "inherited");
@@ -792,17 +814,22 @@ static void test_foreign_programs(void **state)
     strcpy(posix, helper_posix());
     const struct {
         const char *address, *kind, *name;
-    } kinds[] = {{posix, "posix", posix + 6}, {file, "file", file + 5}, {KEY, "sysv", KEY + 5}, {"sysv:private", "id", id}};
+    } kinds[] = {{posix, "posix", posix + 6},
+                 {file, "file", file + 5},
+                 {KEY, "sysv", KEY + 5},
+                 {"sysv:private", "id", id}};
     for (size_t i = 0; i < 4; i++) {
         pshm_options options = helper_sized(10000);
         pshm_segment *s = helper_segment(kinds[i].address, &options);
         snprintf(id, sizeof id, "%d", (int)s->id);
         assert_rc(pshm_segment_write(s, 9000, "from us", 7), 0);
         const char *program = helper_program("foreign_map");
-        assert_int_equal(
-            helper_run(output, sizeof output, program, kinds[i].kind, kinds[i].name, "read", "9000", "7", NULL), 0);
+        assert_int_equal(helper_run(output, sizeof output, program, kinds[i].kind, kinds[i].name, "read", "9000", "7",
+                                    NULL),
+                         0);
         assert_string_equal(output, "from us");
-        assert_int_equal(helper_run(NULL, 0, program, kinds[i].kind, kinds[i].name, "write", "1", "from them", NULL), 0);
+        assert_int_equal(helper_run(NULL, 0, program, kinds[i].kind, kinds[i].name, "write", "1", "from them", NULL),
+                         0);
         assert_memory_equal(s->base, "\0from them", 11);
         helper_end_unlink(s);
     }
@@ -902,8 +929,11 @@ static void test_bounds(void **state)
 {
     static const struct {
         uint64_t offset, size;
-    } outside[] = {{10000, 1},          {10001, 0},          {9999, 2},     {0, 10001},          {UINT64_MAX, 1},
-                   {UINT64_MAX, UINT64_MAX}, {1, UINT64_MAX}, {5000, UINT64_MAX - 4000}, {(uint64_t)-1, 0}};
+    } outside[] = {{10000, 1},       {10001, 0},
+                   {9999, 2},        {0, 10001},
+                   {UINT64_MAX, 1},  {UINT64_MAX, UINT64_MAX},
+                   {1, UINT64_MAX},  {5000, UINT64_MAX - 4000},
+                   {(uint64_t)-1, 0}};
     unsigned char byte = 1;
     int64_t at;
     (void)state;

@@ -38,7 +38,7 @@ static struct record {
     volatile uint32_t killed_count;
     volatile uint32_t killed[KILLS_MAX]; /* entered before the kill */
     char wrong[200];
-} *record;
+} * record;
 
 static pshm_segment *segment;
 static pshm_segment_mutex mutex;

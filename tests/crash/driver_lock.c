@@ -94,8 +94,7 @@ static int mend(const pshm_death *death)
     guarded *g = world.guarded;
     note_death(death);
     if (!death->died)
-        return g->a == g->b ? 0
-                            : crash_fail("not told of a death between the words: a %lu, b %lu", g->a, g->b);
+        return g->a == g->b ? 0 : crash_fail("not told of a death between the words: a %lu, b %lu", g->a, g->b);
     g->b = g->a;
     world.notes->done = g->a;
     int rc = world.lock->consistent(world.lock->handle);

@@ -36,20 +36,20 @@ typedef struct crash_lock {
 
 /* Which of the cases. */
 typedef enum crash_lock_what {
-    CRASH_LOCK_ATTEMPT,      /* try, nobody there */
-    CRASH_LOCK_ACQUIRE,      /* acquire, nobody there */
-    CRASH_LOCK_CONTENDED,    /* acquire while another holds it, who releases when the victim sleeps */
-    CRASH_LOCK_AFTER_DEATH,  /* acquire as the first after an owner's death */
-    CRASH_LOCK_AFTER_MARK,   /* acquire as a later one: the mark is all that tells */
-    CRASH_LOCK_RELEASE,      /* release, nobody there */
+    CRASH_LOCK_ATTEMPT,        /* try, nobody there */
+    CRASH_LOCK_ACQUIRE,        /* acquire, nobody there */
+    CRASH_LOCK_CONTENDED,      /* acquire while another holds it, who releases when the victim sleeps */
+    CRASH_LOCK_AFTER_DEATH,    /* acquire as the first after an owner's death */
+    CRASH_LOCK_AFTER_MARK,     /* acquire as a later one: the mark is all that tells */
+    CRASH_LOCK_RELEASE,        /* release, nobody there */
     CRASH_LOCK_RELEASE_WAITER, /* release while another sleeps */
-    CRASH_LOCK_RECOVER,      /* recover after an owner's death */
-    CRASH_LOCK_CONSISTENT,   /* what takes the mark away */
-    CRASH_LOCK_AGAIN,        /* recursive: acquire while holding it */
-    CRASH_LOCK_INNER,        /* recursive: release one of two */
-    CRASH_LOCK_SECTION,      /* acquire, change both words, release */
-    CRASH_LOCK_REPAIR,       /* after a death between the two words: recover, repair, consistent, release */
-    CRASH_LOCK_GIVE_UP,      /* recover after a death, and release without a repair */
+    CRASH_LOCK_RECOVER,        /* recover after an owner's death */
+    CRASH_LOCK_CONSISTENT,     /* what takes the mark away */
+    CRASH_LOCK_AGAIN,          /* recursive: acquire while holding it */
+    CRASH_LOCK_INNER,          /* recursive: release one of two */
+    CRASH_LOCK_SECTION,        /* acquire, change both words, release */
+    CRASH_LOCK_REPAIR,         /* after a death between the two words: recover, repair, consistent, release */
+    CRASH_LOCK_GIVE_UP,        /* recover after a death, and release without a repair */
     CRASH_LOCK_CASES
 } crash_lock_what;
 

@@ -24,7 +24,7 @@ EXCEPTIONS = {
 }
 
 # Sources of more than 400 lines: why they are one.
-LONG: dict[str, str] = {}
+LONG: dict[str, str] = {"python/binding/py_atomic.c": "one type: twelve verbs, each of two widths"}
 
 
 def includes(path: Path) -> list[tuple[str, str]]:

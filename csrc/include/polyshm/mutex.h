@@ -5,7 +5,7 @@
  *
  * Owner death. When an owner dies (SIGKILL, exit, exec, end of its thread), the next one to acquire is told
  * -EOWNERDEAD, does not hold the lock, and the mutex stays *marked*: everybody is told so, until somebody gets it with
- * pshm_mutex_recover, repairs what the lock guards and calls pshm_mutex_consistent. Beside a mutex that a foreign
+ * pshm_segment_mutex_recover, repairs what the lock guards and calls pshm_segment_mutex_consistent. Beside a mutex that a foreign
  * program initialised there is no mark: the death is told once, to whoever meets it.
  *
  * glibc follows pointers in these bytes: a process that may write there is trusted not to forge them. It knows owners
@@ -65,7 +65,8 @@ typedef enum pshm_recursive { PSHM_RECURSIVE_ANY = -1, PSHM_RECURSIVE_NO = 0, PS
 
 /* Makes a handle on the mutex at `offset`, and with `create` initialises it, as pthread_mutex_init does: for one
  * process, while nobody uses it. Without `create`, foreign mutexes are welcome if they are robust and process-shared.
- * Errors: as pshm_segment_check; PSHM_EALIGN; PSHM_ENOTMUTEX; PSHM_ERECURSIVE (exists, and `recursive` is another).
+ * Errors: as pshm_segment_check; PSHM_EALIGN; PSHM_ENOTMUTEX; PSHM_ERECURSIVE (exists, and `recursive` is another);
+ *   PSHM_EHELD (to create where this thread holds one); PSHM_ELOST.
  * Owns: the handle is the caller's memory and keeps a reference to the segment until pshm_segment_mutex_fini. */
 PSHM_API int pshm_segment_mutex_init(pshm_segment_mutex *mutex, pshm_segment *segment, uint64_t offset, bool create,
                                      pshm_recursive recursive);

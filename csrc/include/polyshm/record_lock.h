@@ -16,7 +16,7 @@ typedef struct pshm_record_lock pshm_record_lock;
 
 /* Makes a lock on `size` bytes at `offset` of the window (PSHM_UNSET: to its end), shared or exclusive. Nothing is
  * taken yet. Other programs meet it at the window's offset in the file plus `offset`.
- * Errors: as pshm_segment_check; PSHM_EREADONLY (exclusive needs a descriptor that may write); -EOPNOTSUPP (System V,
+ * Errors: as pshm_segment_check; PSHM_EZEROSIZE; PSHM_EREADONLY (exclusive needs a descriptor that may write); -EOPNOTSUPP (System V,
  *   anon and zero have no file); -EMFILE, -ENOMEM.
  * Owns: *out is the caller's until pshm_record_lock_free. */
 PSHM_API int pshm_record_lock_new(pshm_segment *segment, uint64_t offset, uint64_t size, bool shared,

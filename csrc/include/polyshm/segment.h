@@ -38,10 +38,11 @@ typedef struct pshm_options {
     uint64_t size;   /* bytes; unset: to the end of what exists */
     uint64_t offset; /* first byte of the window; any value, page-aligned inside */
     pshm_access access;
-    uint32_t mode;  /* of what is created; unset: 0600. The umask does not narrow it. */
-    int reserve;    /* of what is created: 1 or unset (-1): take the memory now, 0: leave it to the first touch */
-    bool exec;      /* executable too */
-    bool create;    /* create, or open what exists */
+    uint32_t mode; /* of what is created; unset: 0600. The umask does not narrow it. */
+    int reserve;   /* of what is created: 1 or unset (-1): see that the memory is there; 0: leave it to the first touch.
+                       Files, posix and memfd take it now; for anon, zero and sysv the kernel sets it aside. */
+    bool exec;     /* executable too */
+    bool create;   /* create, or open what exists */
     bool exclusive; /* create or fail */
     bool populate;  /* page tables filled now */
     bool locked;    /* kept in memory: mlock(2) */
@@ -110,7 +111,7 @@ PSHM_API void pshm_segment_release(pshm_segment *segment);
 typedef enum pshm_use {
     PSHM_USE_RAW,     /* has a pointer that nobody checks: keeps it mapped, where it is and with its rights */
     PSHM_USE_LENT,    /* as raw, for longer than a call: refused where a forked child would find nothing there */
-    PSHM_USE_CHECKED, /* asks before each access (map_rights, size, epoch): keeps it mapped */
+    PSHM_USE_CHECKED, /* asks before each access (map_rights, size, epoch): keeps it mapped; one thread at a time */
 } pshm_use;
 
 /* Keeps the mapping until the matching pshm_segment_leave, however soon the handle is closed.
@@ -150,7 +151,7 @@ static inline int pshm_segment_verify(const pshm_segment *segment)
  * Returns a set of PSHM_READ and PSHM_WRITE, 0 where the range is not inside or not mapped any more. */
 PSHM_API uint32_t pshm_segment_rights(const pshm_segment *segment, uint64_t offset, uint64_t size);
 
-/* Copies `size` bytes at `offset` out, or in. No partial copies. `from` may be memory of the segment itself.
+/* Copies `size` bytes at `offset` out. No partial copies.
  * Errors: as pshm_segment_check; PSHM_ELOST (then `to` holds what could be read, and zeros).
  * Safe: threads that entered; torn against a writer that has no lock. */
 static inline int pshm_segment_read(pshm_segment *segment, uint64_t offset, void *to, uint64_t size)
@@ -162,6 +163,9 @@ static inline int pshm_segment_read(pshm_segment *segment, uint64_t offset, void
     return pshm_segment_verify(segment);
 }
 
+/* Copies `size` bytes in at `offset`. No partial copies. `from` may be memory of the segment itself.
+ * Errors: as pshm_segment_check; PSHM_ELOST.
+ * Safe: threads that entered. */
 static inline int pshm_segment_write(pshm_segment *segment, uint64_t offset, const void *from, uint64_t size)
 {
     int rc = pshm_segment_check(segment, offset, size, PSHM_WRITE);
@@ -197,6 +201,10 @@ PSHM_API int pshm_segment_protect(pshm_segment *segment, pshm_access access, uin
  *   for this mapping), -EFAULT (populate beyond the file), -ENOMEM. */
 PSHM_API int pshm_segment_advise(pshm_segment *segment, const char *advice, uint64_t offset, uint64_t size);
 
+/* May the advice take long, so that a caller with a lock of its own should let that go meanwhile? False for no advice.
+ * Safe: anywhere, signal handlers too. */
+PSHM_API bool pshm_advice_is_slow(const char *advice);
+
 /* The name of advice number `index`, counting from 0, NULL past the last: for lists and tests.
  * Owns: a static string. */
 PSHM_API const char *pshm_advice_name(size_t index);
@@ -209,7 +217,7 @@ PSHM_API int pshm_segment_unpin(pshm_segment *segment, uint64_t offset, uint64_t
 
 /* Sets the size of the object so that the window ends at its new end, and maps that. Growth reserves as creation did.
  * What others have mapped stays; what they touch beyond a new end is lost to them.
- * Errors: PSHM_ECLOSED, PSHM_EZEROSIZE, PSHM_ETOOBIG, PSHM_EREADONLY; PSHM_EBUFFERS (shrinking, or a move of a copy on
+ * Errors: PSHM_ECLOSED, PSHM_EZEROSIZE, PSHM_ETOOBIG, PSHM_EREADONLY, PSHM_ELOST; PSHM_EBUFFERS (shrinking, or a move of a copy on
  *   write mapping, with raw users inside); -EOPNOTSUPP (posix, file, memfd and fd alone), -EPERM (sealed), -ENOSPC. */
 PSHM_API int pshm_segment_resize(pshm_segment *segment, uint64_t size);
 
@@ -251,7 +259,7 @@ PSHM_API int pshm_segment_stat(pshm_segment *segment, pshm_stat *out);
 
 /* Changes owner, group and mode (IPC_SET; fchown and fchmod where there is a descriptor); unset is -1 or
  * PSHM_MODE_UNSET and leaves it.
- * Errors: PSHM_ECLOSED, PSHM_EMODE; -EPERM, -EOPNOTSUPP (anon, zero). */
+ * Errors: PSHM_ECLOSED, PSHM_EMODE, PSHM_EOWNERID; -EPERM, -EOPNOTSUPP (anon, zero). */
 PSHM_API int pshm_segment_set(pshm_segment *segment, int64_t uid, int64_t gid, uint32_t mode);
 
 /* Removes the name, or the System V id, if it still leads to this very object; the memory goes with its last user.
@@ -259,7 +267,7 @@ PSHM_API int pshm_segment_set(pshm_segment *segment, int64_t uid, int64_t gid, u
  * Errors: PSHM_ECLOSED; -ENOENT (no longer there, or another object has the name now), -EIDRM, -EACCES, -EPERM. */
 PSHM_API int pshm_segment_unlink(pshm_segment *segment);
 
-/* Two numbers that no other object has while this one lives: device and inode, or the System V key and id. Both 0 for
+/* Two numbers that no other object has while this one lives: device and inode, or 0 and the System V id. Both 0 for
  * anon and zero.
  * Errors: PSHM_ECLOSED. */
 PSHM_API int pshm_segment_identity(pshm_segment *segment, uint64_t *device, uint64_t *inode);
