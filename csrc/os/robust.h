@@ -16,6 +16,7 @@ enum {
     PSHM_OS_KIND_RECURSIVE = 1,
     PSHM_OS_KIND_ROBUST = 16,
     PSHM_OS_KIND_SHARED = 128,
+    PSHM_OS_KIND_NO_ELISION = 512, /* PTHREAD_MUTEX_NORMAL where it was asked for, and not the default */
 };
 
 /* Bits of the word. */
@@ -41,7 +42,7 @@ static inline uint32_t pshm_os_robust_depth(const pthread_mutex_t *mutex)
 /* Is a kind that of a robust process-shared mutex, without priorities? */
 static inline bool pshm_os_robust_is(int kind)
 {
-    return (kind & ~PSHM_OS_KIND_TYPE) == (PSHM_OS_KIND_ROBUST | PSHM_OS_KIND_SHARED) &&
+    return (kind & ~(PSHM_OS_KIND_TYPE | PSHM_OS_KIND_NO_ELISION)) == (PSHM_OS_KIND_ROBUST | PSHM_OS_KIND_SHARED) &&
            (kind & PSHM_OS_KIND_TYPE) != PSHM_OS_KIND_TYPE;
 }
 

@@ -637,7 +637,8 @@ static void test_more_memory_than_there_is(void **state)
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         pshm_options options = helper_sized(UINT64_C(1) << 46);
         pshm_segment *s = NULL;
-        assert_rc(helper_open(kinds[k], &options, &s), -ENOMEM);
+        int rc = helper_open(kinds[k], &options, &s);
+        assert_true(rc == -ENOMEM || (k == 0 && rc == -ENOSPC)); /* /dev/shm has a limit of its own */
         assert_null(s);
     }
     assert_rc(pshm_exists(posix, strlen(posix)), 0);
