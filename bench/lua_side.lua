@@ -62,7 +62,8 @@ for _, row in ipairs { { "1 MiB", 1 << 20, 200, 0.02 }, { "64 MiB", 64 << 20, 3,
     local two = assert(polyshm.segment("anon:", { size = size, populate = true }))
     one:fill(1)
     two:fill(1)
-    local set = { s = one, b = ("x"):rep(size), n = size, v = one:view("u8", 0, size), w = two:view("u8", 0, size), t = two }
+    local set = { s = one, t = two, b = ("x"):rep(size), n = size }
+    set.v, set.w = one:view("u8", 0, size), two:view("u8", 0, size)
     report("write " .. label, measure("s:write(0, b)", set, 1, seconds))
     report("floor copy " .. label, floor.copy(n, size))
     report("view copy " .. label, measure("v:copy(w)", set, 1, seconds))

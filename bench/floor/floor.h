@@ -10,7 +10,7 @@
 
 double floor_now(void); /* seconds, monotonic */
 double floor_atomic_add(long n);
-double floor_mutex_pair(long n); /* pthread, process-shared, robust, error-checking: trylock and unlock */
+double floor_mutex_pair(long n);               /* pthread, process-shared, robust, error-checking: trylock and unlock */
 double floor_copy(long n, size_t size);        /* memcpy between private memory and a shared mapping */
 double floor_malloc_copy(long n, size_t size); /* into memory that malloc has just given */
 double floor_create(long n);                   /* the system calls that a new POSIX segment of 4 KiB takes */

@@ -36,8 +36,10 @@ static PyMethodDef empty_methods[] = {{"add", empty_add, METH_O, NULL},
                                       {NULL, NULL, 0, NULL}};
 
 static PyType_Slot empty_slots[] = {{Py_tp_methods, empty_methods}, {0, NULL}};
-static PyType_Spec empty_spec = {
-    .name = "floor_python.Empty", .basicsize = sizeof(Empty), .flags = Py_TPFLAGS_DEFAULT, .slots = empty_slots};
+static PyType_Spec empty_spec = {.name = "floor_python.Empty",
+                                 .basicsize = sizeof(Empty),
+                                 .flags = Py_TPFLAGS_DEFAULT,
+                                 .slots = empty_slots};
 
 static PyObject *atomic_add(PyObject *module, PyObject *n)
 {
@@ -96,8 +98,8 @@ static int execute(PyObject *module)
 }
 
 static PyModuleDef_Slot slots[] = {{Py_mod_exec, execute}, {0, NULL}};
-static PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "floor_python", .m_methods = functions, .m_slots = slots};
+static PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "floor_python", .m_methods = functions,
+                                 .m_slots = slots};
 
 PyMODINIT_FUNC PyInit_floor_python(void)
 {

@@ -224,6 +224,8 @@ def test_growth_keeps_memory_locked():
         return next(int(line.split()[1]) for line in lines if line.startswith("VmLck"))
 
     before = locked()
+    if not before:
+        pytest.skip("mlock does nothing here: AddressSanitizer takes it out")
     segment.resize(1 << 20)
     assert locked() - before >= ((1 << 20) - (1 << 16)) // 1024
     view.release()
