@@ -261,7 +261,8 @@ ubsan: build/need/test .venv/.all ## the same under UBSan alone
 valgrind: build/need/test .venv/.created ## C suite under valgrind
 	$(JOBS) tests-build
 	@$(ENV) tools/run-programs $(WATCHED) valgrind -q --error-exitcode=99 --leak-check=full --track-fds=no \
-		--child-silent-after-fork=yes -- $(C_TESTS)
+		--errors-for-leak-kinds=definite --show-leak-kinds=definite --child-silent-after-fork=yes \
+		--vex-iropt-register-updates=allregs-at-mem-access -- $(C_TESTS)
 
 sanitized: export PYTEST_ARGS = --timeout=240
 sanitized: export CFLAGS = -O1 -g

@@ -182,7 +182,7 @@ static void in_child(pshm_os_fork_hook *hook)
         return;
     body->ghost = true;
     fill_holes(body->map, body->map_size, body->page);
-    body->runs = NULL; /* the child's copy; what this leaks is a few bytes */
+    pshm_body_set_runs(body, NULL);
     pshm_body_set_rights(body, 0);
 }
 

@@ -41,16 +41,37 @@ static bool has(const list *l, const char *text)
     return false;
 }
 
-/* Names in /dev/shm and /tmp, and System V ids: what a crash of the machine alone would remove. Other programs have
- * theirs: only names of polyshm's count, and ids whose creator is this process or is gone. */
+/* The children of this program, the last ones. */
+static pid_t children[1024];
+static unsigned children_count;
+
+static pid_t note_child(pid_t pid)
+{
+    if (pid > 0)
+        children[children_count++ % (sizeof children / sizeof *children)] = pid;
+    return pid;
+}
+
+static bool is_ours(pid_t pid)
+{
+    for (size_t i = 0; i < sizeof children / sizeof *children; i++)
+        if (children[i] == pid)
+            return true;
+    return pid == getpid();
+}
+
+/* Names in /dev/shm and /tmp, and System V ids: what nothing else would remove. Other programs have theirs: only names
+ * with this program's pid count, drafts, and ids that this program or a child of it has made. */
 static void look_for_names(list *l)
 {
     static const char *const places[] = {"/dev/shm", "/tmp"};
+    char prefix[32];
+    snprintf(prefix, sizeof prefix, "polyshm-c-%d-", (int)getpid());
     l->count = 0;
     for (int i = 0; i < 2; i++) {
         DIR *directory = opendir(places[i]);
         for (struct dirent *e; directory && (e = readdir(directory));)
-            if (strncmp(e->d_name, "polyshm-c-", 10) == 0 || strncmp(e->d_name, ".polyshm-", 9) == 0)
+            if (strncmp(e->d_name, prefix, strlen(prefix)) == 0 || strncmp(e->d_name, ".polyshm-", 9) == 0)
                 add(l, "%s/%.*s", places[i], 120, e->d_name);
         if (directory)
             closedir(directory);
@@ -59,7 +80,7 @@ static void look_for_names(list *l)
     char line[512];
     while (table && fgets(line, sizeof line, table)) {
         int id, creator;
-        if (sscanf(line, "%*d %d %*o %*d %d", &id, &creator) == 2 && (creator == getpid() || kill(creator, 0)))
+        if (sscanf(line, "%*d %d %*o %*d %d", &id, &creator) == 2 && is_ours(creator))
             add(l, "sysv:id=%d", id);
     }
     if (table)
@@ -226,7 +247,7 @@ void helper_end_unlink(pshm_segment *segment)
 pid_t helper_fork(helper_child *function, void *context)
 {
     fflush(stdout);
-    pid_t pid = fork();
+    pid_t pid = note_child(fork());
     if (pid == 0)
         _exit(function(context));
     assert_true(pid > 0);
@@ -272,7 +293,7 @@ int helper_run(char *output, size_t size, const char *program, ...)
     va_end(arguments);
     assert_int_equal(pipe2(pipes, O_CLOEXEC), 0);
     fflush(stdout);
-    pid_t pid = fork();
+    pid_t pid = note_child(fork());
     if (pid == 0) {
         dup2(pipes[1], 1);
         execv(program, words);
@@ -292,6 +313,15 @@ int helper_run(char *output, size_t size, const char *program, ...)
         output[filled] = '\0';
     close(pipes[0]);
     return helper_wait(pid);
+}
+
+bool helper_valgrind_lacks(const char *what)
+{
+    const char *preload = getenv("LD_PRELOAD");
+    if (!preload || !strstr(preload, "vgpreload"))
+        return false;
+    print_message("left out, valgrind lacks: %s\n", what);
+    return true;
 }
 
 void helper_until_asleep(pid_t pid)
@@ -337,7 +367,7 @@ int helper_unshare(int flags)
     }
     if (unshare(flags))
         return 1;
-    return (flags & CLONE_NEWNS) && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
+    return (flags & CLONE_NEWNS) && mount("none", "/", "none", MS_REC | MS_PRIVATE, "");
 }
 
 void helper_in_namespace(helper_child *function, const char *why)

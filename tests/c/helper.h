@@ -65,6 +65,19 @@ int helper_run(char *output, size_t size, const char *program, ...);
 /* The path of another program of this build. */
 const char *helper_program(const char *name);
 
+/* Does mlock(2) lock? AddressSanitizer makes it do nothing and say that it did; then only results are looked at. */
+static inline bool helper_mlock_works(void)
+{
+#if defined(__SANITIZE_ADDRESS__)
+    return false;
+#else
+    return true;
+#endif
+}
+
+/* Is this valgrind, which cannot do `what`? Says so; outside of it the same test does all of it. */
+bool helper_valgrind_lacks(const char *what);
+
 /* Waits until `pid` sleeps in a system call. */
 void helper_until_asleep(pid_t pid);
 

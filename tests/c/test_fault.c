@@ -2,7 +2,8 @@
  *
  * Files cut short under their mappings: no access of ours ends in SIGBUS.
  *
- * Under valgrind too: it passes the signal on to the handler, which repairs the mapping as it does outside.
+ * Under valgrind too, if that is told to keep all registers right at each access
+ * (--vex-iropt-register-updates=allregs-at-mem-access): the handler returns into the middle of a copy.
  */
 #include "helper.h"
 
@@ -441,6 +442,8 @@ static void test_not_ours(void **state)
     (void)state;
     assert_int_equal(helper_wait(helper_fork(fault_on_foreign_memory, NULL)), 256 + SIGBUS);
     assert_int_equal(helper_wait(helper_fork(send_oneself_a_signal, NULL)), 256 + SIGBUS);
+    if (helper_valgrind_lacks("/proc/self/exe for execve(2)"))
+        return;
     assert_int_equal(helper_wait(helper_fork(run_chained, NULL)), 0);
     assert_int_equal(helper_wait(helper_fork(run_off, NULL)), 256 + SIGBUS);
 }

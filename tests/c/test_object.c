@@ -126,6 +126,8 @@ static void test_resize_with_users_inside(void **state)
 static void test_resize_with_parts_protected(void **state)
 {
     (void)state;
+    if (helper_valgrind_lacks("mremap(2) of a mapping with several rights"))
+        return;
     pshm_options options = helper_sized(4 * PAGE);
     pshm_segment *s = helper_segment(helper_posix(), &options);
     assert_rc(pshm_segment_protect(s, PSHM_ACCESS_R, PAGE, PAGE), 0);

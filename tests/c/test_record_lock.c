@@ -303,6 +303,8 @@ static int lock_without_descriptors(void *context)
 static void test_no_descriptors(void **state)
 {
     (void)state;
+    if (helper_valgrind_lacks("limits on descriptors"))
+        return;
     pshm_segment *s = fresh();
     helper_in_child(lock_without_descriptors, s);
     helper_end_unlink(s);

@@ -97,7 +97,10 @@ const crash_lock *crash_lock_of_mutex(const char *name, bool recursive)
         pshm_segment_release(s.segment);
     }
     int length = snprintf(address, sizeof address, "fd:%d", crash_lock_memory(NULL));
-    int rc = pshm_segment_open(address, (size_t)length, NULL, &s.segment);
+    /* The two ways to count who is inside, and with `serial` the short way of try and release. */
+    pshm_options options = PSHM_OPTIONS_INIT;
+    options.serial = !recursive;
+    int rc = pshm_segment_open(address, (size_t)length, &options, &s.segment);
     if (rc) {
         fprintf(stderr, "%s: %s\n", address, pshm_error_text(rc));
         exit(2);
