@@ -92,8 +92,13 @@ static inline int glue_args(const glue_signature *signature, PyObject *const *ar
                             PyObject **out)
 {
     if (PSHM_LIKELY(kwnames == NULL && nargs == signature->count && nargs <= signature->positional)) {
-        for (Py_ssize_t i = 0; i < nargs; i++)
-            out[i] = args[i];
+        for (Py_ssize_t i = 0; i < nargs; i++) {
+            PyObject *arg = args[i];
+            /* One load each: the interpreter has just stored them one by one, and a wide load of two would have to wait
+             * until both have left the store buffer. */
+            __asm__("" : "+r"(arg));
+            out[i] = arg;
+        }
         return 0;
     }
     return glue_sort(signature, args, nargs, kwnames, out);
