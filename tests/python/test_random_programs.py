@@ -36,6 +36,7 @@ if __name__ == "__main__":
 
 import leftovers
 import polyshm
+import polyshm._pickle  # noqa: F401 - a fork beside a thread that imports is CPython's trouble
 
 try:
     import numpy
@@ -138,23 +139,24 @@ class Program:
         self.prefix = f"polyshm-random-{os.getpid()}-{seed}"
         #: handles by object, for those of locks: bytes may go only where one handle alone can hold a lock
         self.shared: dict[str, int] = {}
-        self.abandoned = self.ready = False
+        self.abandoned = False
 
     # ---- steps ----
 
     def step(self, rng: random.Random) -> None:
-        self.depth.now = getattr(self.depth, "now", 0) + 1
         function = rng.choices([f for _, f in OPERATIONS], [w for w, _ in OPERATIONS])[0]
+        depth = getattr(self.depth, "now", 0)
+        if self.trace:
+            self.say(">" * (depth + 1), function.__name__)
         try:
-            if self.trace:
-                self.say(">" * self.depth.now, function.__name__)
+            self.depth.now = depth + 1
             function(self, rng)
+            self.depth.now = depth
         except Exception as error:
+            self.depth.now = depth
             if self.trace:
                 self.say("   ", type(error).__name__, error)
             error.__traceback__ = None
-        finally:
-            self.depth.now -= 1
 
     def nested(self, rng: random.Random) -> None:
         """What a callback does: a step, and now and then it fails."""
@@ -167,7 +169,8 @@ class Program:
         os.write(2, (" ".join(map(str, (os.getpid(), threading.get_native_id() % 1000, *words))) + "\n").encode())
 
     def on_alarm(self, *_: object) -> None:
-        if self.ready:  # starting a thread cannot be interrupted
+        """What signals do. An exception goes only where there is a step that it can end."""
+        if getattr(self.depth, "now", 0):
             self.nested(random.Random(f"{self.seed}:signal"))
 
     def run(self, steps: list[int] | None) -> None:
@@ -178,22 +181,12 @@ class Program:
             parts = [threading.Thread(target=self.part, args=(f"{i}:", steps)) for i in range(self.threads)]
             for part in parts:
                 part.start()
-            self.ready = True
             for part in parts:
-                while part.is_alive():
-                    try:
-                        part.join(0.01)
-                    except Stop:  # of a signal's handler
-                        pass
+                part.join()
         else:
-            self.ready = True
             self.part("", steps)
-        while signal.getsignal(signal.SIGALRM) is not signal.SIG_IGN:
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                signal.signal(signal.SIGALRM, signal.SIG_IGN)
-            except Stop:
-                pass
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
 
     def part(self, name: str, steps: list[int] | None) -> None:
         for i in range(self.length) if steps is None else steps:
@@ -201,10 +194,7 @@ class Program:
                 break
             if self.trace:
                 self.say(f"step {name}{i}")
-            try:
-                self.step(random.Random(f"{self.seed}:{name}{i}"))
-            except Exception:  # of a signal's handler, between two steps
-                pass
+            self.step(random.Random(f"{self.seed}:{name}{i}"))
 
     # ---- arguments ----
 
@@ -246,7 +236,10 @@ class Program:
         return bytes(size)
 
     def timeout(self, rng: random.Random):
-        return self.odd(rng, rng.choice([0, 0.0, 0.0005, 0.003, 0.01]))
+        """Seconds, or what is none; never for ever."""
+        value = rng.choice([0, 0.0, 0.0005, 0.003, 0.01])
+        luck = rng.random()
+        return rng.choice([-2, float("nan"), "x", [], 1 << 2000]) if luck < 0.02 else Evil(self, rng, value) if luck < 0.05 else value
 
     def may_destroy(self, handle) -> bool:
         segment, locks = handle
@@ -421,7 +414,7 @@ def use_atomic(p: Program, rng: random.Random) -> None:
     elif how == "compare_exchange":
         atomic.compare_exchange(value, rng.randrange(9))
     elif how == "wait":
-        atomic.wait(atomic.load() if rng.random() < 0.7 else value, p.timeout(rng) or 0)
+        atomic.wait(atomic.load() if rng.random() < 0.7 else value, p.timeout(rng))
     else:
         getattr(atomic, how)(value)
 
@@ -459,7 +452,7 @@ def use_mutex(p: Program, rng: random.Random) -> None:
     elif how == 5:
         mutex.locked(), mutex.owner()
     elif how == 6:
-        p.pool.add("recovery", mutex.recover(p.timeout(rng) or 0))
+        p.pool.add("recovery", mutex.recover(p.timeout(rng)))
     elif how == 7:
         with mutex.recover(rng.choice([0, 0.002])):
             p.nested(rng)
@@ -741,7 +734,7 @@ def clean_up(program: Program) -> list[str]:
             value = objects.pop()
             if sort == "segment" and rng.random() < 0.5:
                 value[0].close()
-    value = None
+    mutex = value = None
     program.depth.now = 9  # no more steps
     for _ in range(3):
         gc.collect()

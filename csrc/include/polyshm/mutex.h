@@ -41,7 +41,7 @@ typedef struct pshm_mutex_bytes {
 #define PSHM_MUTEX_SIZE sizeof(pshm_mutex_bytes)
 #define PSHM_MUTEX_ALIGN 8
 
-/* One handle on a mutex. Public to read, the core's to write. */
+/* One handle on a mutex. Public to read, the core's to write. It stays where it is: the segment has its address. */
 typedef struct pshm_segment_mutex {
     pshm_segment *segment;
     uint64_t offset;
