@@ -50,6 +50,7 @@ def small(results: dict[str, float]) -> None:
         "empty add": "e.add(1)",
         "mutex pair": "l.acquire(); l.release()",
         "mutex with": "with l: pass",
+        "two empty": "e.nop(); e.nop()",
         "mp.Lock pair": "p.acquire(); p.release()",
         "mp.Lock with": "with p: pass",
         "slice read": "s[0:64]",

@@ -22,6 +22,7 @@ BUILD = ROOT / "build" / "bench"
 PYTHON = [
     ("atomic.add / (empty + bare atomic)", "atomic.add", ["empty add", "floor atomic"], "<=", 1.2),
     ("mutex acquire + release / mp.Lock", "mutex pair", ["mp.Lock pair"], "<=", 0.8),
+    ("mutex acquire + release / (two empty + pthread)", "mutex pair", ["two empty", "floor mutex pair"], "<=", 1.25),
     ("mutex with / mp.Lock with", "mutex with", ["mp.Lock with"], "<=", 0.7),
     ("mutex acquire + release / sysv_ipc.Semaphore", "mutex pair", ["sysv_ipc pair"], "<=", 0.1),
     ("64 B slice read / mmap", "slice read", ["mmap slice read"], "<=", 1.1),
