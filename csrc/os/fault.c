@@ -31,6 +31,18 @@ static struct block first_block;
 static struct sigaction previous;
 static pthread_once_t installed = PTHREAD_ONCE_INIT;
 
+/* Huge pages of x86-64, and of arm64 with pages of 4 KiB. */
+#define HUGE (UINT64_C(2) << 20)
+#define LARGEST (UINT64_C(1) << 30)
+
+/* 0 or an errno: EINVAL for a part of a huge page. mmap is a bare system call here, so a handler may make it. */
+static int put_zeros(uintptr_t address, uint64_t page)
+{
+    void *at = (void *)(address & ~(uintptr_t)(page - 1));
+    void *got = mmap(at, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+    return got == MAP_FAILED ? errno : 0;
+}
+
 static bool give_zeros(uintptr_t address)
 {
     for (struct block *b = &first_block; b; b = __atomic_load_n(&b->next, __ATOMIC_ACQUIRE)) {
@@ -44,9 +56,13 @@ static bool give_zeros(uintptr_t address)
             if ((sequence & 1) || __atomic_load_n(&w->sequence, __ATOMIC_RELAXED) != sequence || address < start ||
                 address >= end)
                 continue;
-            void *at = (void *)(address & ~(uintptr_t)(page - 1));
-            /* mmap is a bare system call here, so a handler may make it. */
-            if (mmap(at, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+            int error = put_zeros(address, page);
+            /* Not everybody who attaches a System V segment knows what its pages are. */
+            while (error == EINVAL && page < LARGEST) {
+                page = page < HUGE ? HUGE : page * 512;
+                error = put_zeros(address, page);
+            }
+            if (error)
                 return false;
             *lost = 1;
             return true;

@@ -72,7 +72,7 @@ int pshm_os_map_create(const pshm_os_map *map, void **address)
     if (map->noreserve)
         flags |= MAP_NORESERVE;
     if (map->hugepage)
-        flags |= MAP_HUGETLB | (__builtin_ctzll(map->hugepage) << MAP_HUGE_SHIFT);
+        flags |= MAP_HUGETLB | (int)((unsigned)__builtin_ctzll(map->hugepage) << MAP_HUGE_SHIFT);
     if (map->at)
         flags |= MAP_FIXED_NOREPLACE;
     void *p = mmap((void *)(uintptr_t)map->at, map->size, prot_of(map->rights), flags, map->fd, (off_t)map->offset);

@@ -37,7 +37,7 @@ int pshm_os_sysv_create(int32_t key, uint64_t size, uint32_t mode, bool noreserv
     if (noreserve)
         flags |= SHM_NORESERVE;
     if (hugepage)
-        flags |= SHM_HUGETLB | (__builtin_ctzll(hugepage) << SHM_HUGE_SHIFT);
+        flags |= SHM_HUGETLB | (int)((unsigned)__builtin_ctzll(hugepage) << SHM_HUGE_SHIFT);
     return checked(shmget((key_t)key, size, flags));
 }
 

@@ -172,6 +172,26 @@ static const unsigned char *unpack_at(lua_State *L, uint64_t offset, uint64_t do
     return segment->base + start;
 }
 
+/* The bytes before the zero that ends a string. Asked for step by step: the memory may be readable no further. */
+static uint64_t unpack_length(lua_State *L, uint64_t offset, uint64_t done)
+{
+    enum { STEP = 4096 };
+    const pshm_segment *segment = lpshm_to_segment(L, 1)->segment;
+    for (uint64_t length = 0;;) {
+        uint64_t left = segment->size - offset - done - length;
+        uint64_t step = STEP - ((uintptr_t)segment->base + offset + done + length) % STEP;
+        if (left < step)
+            step = left;
+        if (!step)
+            luaL_error(L, "%s: unfinished string for format 'z'", segment->address);
+        const unsigned char *from = unpack_at(L, offset, done + length, step);
+        const unsigned char *zero = memchr(from, 0, step);
+        if (zero)
+            return length + (uint64_t)(zero - from);
+        length += step;
+    }
+}
+
 /* An integer of up to 16 bytes. Raises where it does not fit a Lua integer. */
 static uint64_t load_integer(lua_State *L, const unsigned char *from, int size, bool big, bool is_signed)
 {
@@ -227,11 +247,7 @@ static uint64_t load_value(lua_State *L, const lpshm_pack_item *item, bool big, 
         return (uint64_t)item->size + length;
     }
     case LPSHM_PACK_ZSTRING: {
-        const pshm_segment *segment = lpshm_to_segment(L, 1)->segment;
-        const unsigned char *zero = memchr(from, 0, segment->size - offset - done);
-        if (!zero)
-            luaL_error(L, "%s: unfinished string for format 'z'", segment->address);
-        uint64_t length = (uint64_t)(zero - from);
+        uint64_t length = unpack_length(L, offset, done);
         lpshm_push_bytes(L, from, length);
         return length + 1;
     }

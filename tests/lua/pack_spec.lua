@@ -202,4 +202,14 @@ describe("pack", function()
       end
     end
   end)
+
+  it("looks for the end of a string only where it may read", function()
+    local two <close> = assert(polyshm.segment("anon:", { size = 8192 }))
+    two:fill(65)
+    two:write(4095, "\0")
+    two:protect("none", 4096, 4096)
+    assert.equal(4095, #two:unpack("z", 0))
+    two:fill(65, 0, 4096)
+    raises("may not be accessed", two.unpack, two, "z", 0)
+  end)
 end)

@@ -231,3 +231,34 @@ def test_growth_keeps_memory_locked():
     view.release()
     segment.close()
     assert locked() < before
+
+
+@pytest.mark.parametrize("how", ["read_into", "write", "slice"])
+def test_overlapping_bytes_move_as_if_they_were_copied_first(how):
+    segment = polyshm.Segment("anon:", size=8192)
+    segment.write(0, bytes(range(251)) * 32)
+    wanted = segment.read(100, 4096)
+    with memoryview(segment) as view:
+        if how == "read_into":
+            segment.read_into(view[:4096], 100)
+        elif how == "write":
+            segment.write(0, view[100:4196])
+        else:
+            segment[0:4096] = view[100:4196]
+    assert segment.read(0, 4096) == wanted
+
+
+def test_huge_pages_that_are_not_there_are_lost_to_every_handle():
+    try:
+        first = polyshm.Segment("sysv:private", size=4096, reserve=False, hugepages=True)
+    except OSError as error:
+        assert error.errno in (errno.ENOMEM, errno.EOPNOTSUPP, errno.EPERM)  # a kernel that asks at once
+        return
+    try:
+        again = polyshm.Segment(f"sysv:id={first.stat().id}")
+        try:
+            again.read(0, 1)
+        except polyshm.Lost:
+            assert again.lost
+    finally:
+        first.unlink()

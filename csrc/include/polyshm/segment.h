@@ -151,7 +151,7 @@ static inline int pshm_segment_verify(const pshm_segment *segment)
  * Returns a set of PSHM_READ and PSHM_WRITE, 0 where the range is not inside or not mapped any more. */
 PSHM_API uint32_t pshm_segment_rights(const pshm_segment *segment, uint64_t offset, uint64_t size);
 
-/* Copies `size` bytes at `offset` out. No partial copies.
+/* Copies `size` bytes at `offset` out. No partial copies. `to` may be memory of the segment itself.
  * Errors: as pshm_segment_check; PSHM_ELOST (then `to` holds what could be read, and zeros).
  * Safe: threads that entered; torn against a writer that has no lock. */
 static inline int pshm_segment_read(pshm_segment *segment, uint64_t offset, void *to, uint64_t size)
@@ -159,7 +159,7 @@ static inline int pshm_segment_read(pshm_segment *segment, uint64_t offset, void
     int rc = pshm_segment_check(segment, offset, size, PSHM_READ);
     if (PSHM_UNLIKELY(rc))
         return rc;
-    memcpy(to, segment->base + offset, size);
+    memmove(to, segment->base + offset, size);
     return pshm_segment_verify(segment);
 }
 
