@@ -310,6 +310,13 @@ bench: test-build ## speed beside the peers and the bare floor
 bench-count: test-build ## instructions per operation, compared with the committed table
 	@$(ENV) $(PY) bench/count.py $(ARGS)
 
+SEED ?= $(shell date +%s)
+.PHONY: fuzz
+fuzz: test-build ## programs of random operations, from SEED on: no interpreter may crash or hang
+	@echo "SEED=$(SEED)"
+	@$(ENV) $(PY) tests/fuzz/random_programs.py $(SEED) --count 100000 --seconds 60
+	@$(ENV) env $(RUNTIME) lua5.4 tests/fuzz/random_program.lua $(SEED) $$(($(SEED) + 1000))
+
 install: lib ## C library, headers and pkg-config file: PREFIX=/usr/local DESTDIR=
 	install -d $(DESTDIR)$(INCLUDEDIR)/polyshm $(DESTDIR)$(LIBDIR)/pkgconfig
 	install -m 644 csrc/include/polyshm/* $(DESTDIR)$(INCLUDEDIR)/polyshm

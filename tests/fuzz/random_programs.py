@@ -2,7 +2,7 @@
 """Programs of random operations: whatever a script does in whatever order, its interpreter lives.
 
 A program is a seed. Each of its steps draws from a generator of its own, so a step can be left out without changing
-the others: `python test_random_programs.py SEED --trace` says what a program does, `--steps 3,7,20` runs these steps
+the others: `python random_programs.py SEED --trace` says what a program does, `--steps 3,7,20` runs these steps
 alone, and `SEED --count 1000` runs a thousand programs, each in a child, and prints those that ended badly.
 
 What a program keeps away from is what docs/safety.rst excepts: bytes of a mutex are not overwritten, cut away or made
@@ -16,11 +16,11 @@ import argparse
 import copy
 import faulthandler
 import gc
+import importlib
 import os
 import pickle
 import random
 import resource
-import secrets
 import shutil
 import signal
 import sys
@@ -36,24 +36,44 @@ if __name__ == "__main__":
 
 import leftovers
 import polyshm
-import polyshm._pickle  # noqa: F401 - a fork beside a thread that imports is CPython's trouble
 
 try:
     import numpy
 except ImportError:
     numpy = None
 
-FIXED_SEEDS = range(20405, 20465)
+for _name in ("polyshm._pickle", "multiprocessing.context", "multiprocessing.reduction"):
+    importlib.import_module(_name)  # a fork beside a thread that imports hangs in the child
+
+
 PAGE = 4096
 LOCKS = 1024  # of each page of an object for locks
 HANG = 20  # seconds
 TYPES = ["i8", "u8", "<i16", ">u16", "i32", ">i32", "u64", "=i64", "f32", ">f64", "f64"]
-ADVICE = (
-    "normal random sequential willneed dontneed dontneed_locked free remove dontfork dofork wipeonfork keeponfork "
-    "mergeable unmergeable hugepage nohugepage collapse dontdump dodump cold pageout populate_read populate_write"
-).split()
+ADVICE = [
+    "normal", "random", "sequential", "willneed", "dontneed", "dontneed_locked", "free", "remove", "dontfork",
+    "dofork", "wipeonfork", "keeponfork", "mergeable", "unmergeable", "hugepage", "nohugepage", "collapse",
+    "dontdump", "dodump", "cold", "pageout", "populate_read", "populate_write",
+]  # fmt: skip
 DESTROYING = {"dontneed", "dontneed_locked", "free", "remove", "wipeonfork"}
-ODD = [-1, 1 << 31, 1 << 47, (1 << 63) - 1, 1 << 64, -(1 << 70), 1.5, "x", "64M", "", None, b"1", float("nan"), [], True]
+START = ["open_segment"] * 6 + ["take_mutex"] * 4 + ["take_atomic", "take_buffer", "take_record_lock"]
+ODD = [
+    -1,
+    1 << 31,
+    1 << 47,
+    (1 << 63) - 1,
+    1 << 64,
+    -(1 << 70),
+    1.5,
+    "x",
+    "64M",
+    "",
+    None,
+    b"1",
+    float("nan"),
+    [],
+    True,
+]
 
 
 class Stop(Exception):
@@ -128,11 +148,11 @@ class Program:
         self.seed, self.folder, self.trace = seed, folder, trace
         self.pool = Pool()
         self.depth = threading.local()
+        self.making = threading.Lock()
         self.main_pid = os.getpid()
-        self.fresh = 0
         setup = random.Random(f"{seed}:setup")
         self.threads = setup.choice([0, 0, 0, 2, 3, 4])
-        self.length = setup.choice([20, 60, 120])
+        self.length = setup.choice([30, 70, 130])
         self.interval = setup.choice([1e-6, 1e-5, 1e-3])
         self.ending = setup.choice(["clean", "clean", "clean", "open", "exit", "garbage"])
         self.seconds = time.monotonic() + HANG / 2
@@ -143,8 +163,10 @@ class Program:
 
     # ---- steps ----
 
-    def step(self, rng: random.Random) -> None:
+    def step(self, rng: random.Random, name: str | None = None) -> None:
         function = rng.choices([f for _, f in OPERATIONS], [w for w, _ in OPERATIONS])[0]
+        if name:
+            function = globals()[name]
         depth = getattr(self.depth, "now", 0)
         if self.trace:
             self.say(">" * (depth + 1), function.__name__)
@@ -194,7 +216,7 @@ class Program:
                 break
             if self.trace:
                 self.say(f"step {name}{i}")
-            self.step(random.Random(f"{self.seed}:{name}{i}"))
+            self.step(random.Random(f"{self.seed}:{name}{i}"), START[i] if i < len(START) else None)
 
     # ---- arguments ----
 
@@ -239,7 +261,24 @@ class Program:
         """Seconds, or what is none; never for ever."""
         value = rng.choice([0, 0.0, 0.0005, 0.003, 0.01])
         luck = rng.random()
-        return rng.choice([-2, float("nan"), "x", [], 1 << 2000]) if luck < 0.02 else Evil(self, rng, value) if luck < 0.05 else value
+        return (
+            rng.choice([-2, float("nan"), "x", [], 1 << 2000])
+            if luck < 0.02
+            else Evil(self, rng, value)
+            if luck < 0.05
+            else value
+        )
+
+    def initialise(self, segment, offset: int) -> bool:
+        """Where others may be using a mutex, it is made if there is none, and by one thread of one process."""
+        if os.getpid() == self.main_pid and self.making.acquire(timeout=0.01):
+            try:
+                segment.mutex(offset)
+            except ValueError:
+                segment.mutex(offset, create=True)
+            finally:
+                self.making.release()
+        return False
 
     def may_destroy(self, handle) -> bool:
         segment, locks = handle
@@ -257,7 +296,7 @@ def open_segment(p: Program, rng: random.Random) -> None:
         options["size"] = pages * PAGE if locks else rng.choice([pages * PAGE, rng.randint(1, pages * PAGE)])
     if kind in ("posix", "file", "fd") and rng.random() < 0.3:
         options["offset"] = rng.randrange(3) * PAGE + (0 if locks else rng.choice([0, 0, 8, 100]))
-    if rng.random() < 0.3:
+    if rng.random() < (0.1 if locks else 0.3):
         options["access"] = rng.choice(["rw", "r", "copy", "none"])
     for option, luck in (
         ("exclusive", 0.1), ("exec", 0.1), ("populate", 0.1), ("locked", 0.1), ("inherit", 0.1), ("reserve", 0.1),
@@ -270,7 +309,9 @@ def open_segment(p: Program, rng: random.Random) -> None:
     if rng.random() < 0.05:
         options["at"] = (1 << 45) + rng.randrange(1 << 20) * (1 << 24)
     if rng.random() < 0.05:
-        options[rng.choice(["size", "offset", "access", "mode", "hugepages", "at"])] = rng.choice([*ODD, Evil(p, rng, PAGE)])
+        options[rng.choice(["size", "offset", "access", "mode", "hugepages", "at"])] = rng.choice(
+            [*ODD, Evil(p, rng, PAGE)]
+        )
     number = rng.randrange(2)
     if kind == "posix":
         address = f"posix:/{p.prefix}-{sort}{number}"
@@ -286,6 +327,13 @@ def open_segment(p: Program, rng: random.Random) -> None:
     else:
         address = f"{kind}:{sort if kind == 'memfd' else ''}"
     segment = polyshm.Segment(address, **options)
+    if segment.kind == "sysv" and segment.created:
+        try:
+            with open(f"{p.folder}/sysv", "a") as ids:  # for who removes what is left
+                ids.write(f"\n{segment.stat().id}\n")  # what is before may be cut off
+        except BaseException:
+            segment.unlink()
+            raise
     # A descriptor's number says nothing of its object; a fork has a second handle of each.
     p.shared[address] = p.shared.get(address, 0) + (2 if kind == "fd" else 1)
     p.pool.add("segment", (segment, locks))
@@ -365,7 +413,9 @@ def take_buffer(p: Program, rng: random.Random) -> None:
         view = memoryview(segment)
     elif how == 1:
         offset, size = p.range(rng, handle)
-        view = segment.view(p.odd(rng, rng.choice(TYPES)), p.odd(rng, offset), p.odd(rng, rng.choice([None, size // 8])))
+        view = segment.view(
+            p.odd(rng, rng.choice(TYPES)), p.odd(rng, offset), p.odd(rng, rng.choice([None, size // 8]))
+        )
     elif how == 2:
         view, _ = p.pool.pick(rng, "buffer")
         view = view[rng.randrange(9) :: rng.choice([1, 2, -1])]
@@ -407,7 +457,9 @@ def take_atomic(p: Program, rng: random.Random) -> None:
 @operation(8)
 def use_atomic(p: Program, rng: random.Random) -> None:
     atomic = p.pool.pick(rng, "atomic")
-    how = rng.choice("load store add sub and_ or_ xor exchange compare_exchange wait notify".split())
+    how = rng.choice(
+        ["load", "store", "add", "sub", "and_", "or_", "xor", "exchange", "compare_exchange", "wait", "notify"]
+    )
     value = p.odd(rng, rng.choice([0, 1, -1, 1 << 31, (1 << 64) - 1]))
     if how == "load":
         atomic.load()
@@ -421,21 +473,17 @@ def use_atomic(p: Program, rng: random.Random) -> None:
 
 @operation(8)
 def take_mutex(p: Program, rng: random.Random) -> None:
-    segment, locks = p.segment(rng)
-    if not locks:
-        raise Stop("not for locks")
+    handle = rng.choice([pair for pair in p.pool.objects.get("segment", []) if pair[1]] or [(None, False)])
+    segment = handle[0]
+    if segment is None:
+        raise Stop("none for locks")
     offset = rng.randrange(max(1, segment.size // PAGE)) * PAGE + rng.randrange(3) * polyshm.MUTEX_SIZE
-    # Whether it exists is asked and not forced where another one may be using it.
-    create = rng.random() < 0.6
-    if create and not p.may_destroy((segment, locks)):
-        try:
-            segment.mutex(offset)
-            create = False
-        except polyshm.Error:
-            return
-        except ValueError:
-            create = not p.threads or p.depth.now == 1
-    repair = rng.choice([None, None, lambda died: p.nested(rng), lambda died: mutex.release(), lambda died: segment.close()])
+    create = rng.random() < 0.7
+    if create and not p.may_destroy(handle):
+        create = p.initialise(segment, offset)
+    repair = rng.choice(
+        [None, None, lambda died: p.nested(rng), lambda died: mutex.release(), lambda died: segment.close()]
+    )
     recursive = rng.choice([None, True, False]) if create else None
     mutex = segment.mutex(offset, create, recursive, repair)
     p.pool.add("mutex", mutex)
@@ -610,7 +658,7 @@ def drop(p: Program, rng: random.Random) -> None:
     sort = rng.choice(["segment", "buffer", "buffer", "atomic", "mutex", "record_lock", "recovery"])
     if sort in ("mutex", "recovery"):
         p.abandoned = True  # it may be held
-    if rng.random() < 0.3:
+    if rng.random() < 0.08:
         p.pool.objects[sort] = []
     else:
         p.pool.drop(rng, sort)
@@ -671,13 +719,17 @@ def run_out(p: Program, rng: random.Random) -> None:
 def fork(p: Program, rng: random.Random) -> None:
     if os.getpid() != p.main_pid and rng.random() < 0.8:
         raise Stop("enough children")
+    if p.threads and "libasan" in os.environ.get("LD_PRELOAD", ""):
+        raise Stop("its allocator does not outlive a fork beside threads")
     child = os.fork()
     if child == 0:
         try:
             p.pool.children = []
-            p.shared = {address: 9 for address in p.shared}
+            p.shared = dict.fromkeys(p.shared, 9)
             for _ in range(rng.choice([0, 3, 10])):
                 p.nested(rng)
+            sys.setprofile(None)
+            wait_for_children(p)
         except Exception:
             pass
         finally:
@@ -712,7 +764,7 @@ def wait_for_children(p: Program, rng: random.Random | None = None) -> None:
             os.kill(child, signal.SIGQUIT)
             time.sleep(0.5)
             os._exit(99)
-        if os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL or os.WEXITSTATUS(status):
+        if (os.WIFSIGNALED(status) and os.WTERMSIG(status) != signal.SIGKILL) or os.WEXITSTATUS(status):
             p.say("a child ended with", status)
             os._exit(98)
 
@@ -764,9 +816,17 @@ def run(seed: int, steps: list[int] | None, trace: bool) -> int:
     return 0
 
 
+def remove_names(child: int) -> None:
+    """What a program may leave: its names."""
+    folder = Path(tempfile.gettempdir(), f"polyshm-random-{child}")
+    ids = folder / "sysv"
+    ours = {f"sysv:id={number}" for number in ids.read_text().split()} if ids.exists() else set()
+    leftovers.remove({name for name in leftovers.names() if name in ours or f"/polyshm-random-{child}-" in name})
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def forked(seed: int, steps: list[int] | None, trace: bool) -> str:
     """Runs one program in a child of its own; empty, or how it ended."""
-    before = leftovers.names()
     with tempfile.TemporaryFile() as words:
         child = os.fork()
         if child == 0:
@@ -787,10 +847,7 @@ def forked(seed: int, steps: list[int] | None, trace: bool) -> str:
         except ProcessLookupError:
             pass
         leftovers.children()  # collects them
-        shutil.rmtree(f"{tempfile.gettempdir()}/polyshm-random-{child}", ignore_errors=True)
-        ours = {name for name in leftovers.names() - before if f"-{child}-" in name or name.startswith("sysv:")}
-        creators = {f"sysv:id={row[1]}" for row in leftovers.sysv_rows() if int(row[4]) == child}
-        leftovers.remove(name for name in ours if not name.startswith("sysv:") or name in creators)
+        remove_names(child)
         words.seek(0)
         text = words.read().decode(errors="replace")
     bad = status != 0 or "Fatal Python" in text or "Sanitizer" in text
