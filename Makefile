@@ -275,7 +275,7 @@ sanitized:
 C_FILES := $(wildcard csrc/include/polyshm/*.h csrc/*/*.[ch] python/binding/*.[ch] lua/binding/*.[ch] \
 	tests/*/*.[ch] bench/*.[ch] bench/*/*.[ch] examples/*.[ch])
 PY_FILES := setup.py $(wildcard python tests examples bench) tools/python-config tools/check-skips
-LUA_FILES := $(wildcard lua tests/lua tests/cross examples bench)
+LUA_FILES := $(wildcard lua tests/lua tests/cross tests/fuzz examples bench)
 
 .PHONY: lint format docs demo bench bench-count install install-rock clean
 lint: test-build ## ruff, mypy, stubtest, luacheck, clang-format, gcc's warnings as errors

@@ -52,6 +52,7 @@ static void remember(pshm_segment_mutex *mutex)
     mutex->bytes = bytes_of(mutex);
     mutex->epoch = mutex->segment->epoch;
     mutex->kind = pshm_os_robust_kind(&mutex->bytes->mutex);
+    mutex->recursive = (mutex->kind & PSHM_OS_KIND_TYPE) == PSHM_OS_KIND_RECURSIVE; /* it may have been made anew */
     mutex->plain = mutex->marked && !mutex->recursive && pshm_body_of(mutex->segment)->serial;
 }
 

@@ -114,7 +114,8 @@ static int gather(pshm_segment *handle, const range *slice, unsigned char *to)
     if (rc != 0)
         return rc;
     const volatile unsigned char *from = handle->base;
-    for (Py_ssize_t i = 0, at = slice->start; i < slice->count; i++, at += slice->step)
+    for (Py_ssize_t i = 0, at = slice->start; i < slice->count;
+         i++, at = (Py_ssize_t)((size_t)at + (size_t)slice->step))
         to[i] = from[at];
     return pshm_segment_verify(handle);
 }
@@ -125,7 +126,8 @@ static int scatter(pshm_segment *handle, const range *slice, const unsigned char
     if (rc != 0)
         return rc;
     volatile unsigned char *to = handle->base;
-    for (Py_ssize_t i = 0, at = slice->start; i < slice->count; i++, at += slice->step)
+    for (Py_ssize_t i = 0, at = slice->start; i < slice->count;
+         i++, at = (Py_ssize_t)((size_t)at + (size_t)slice->step))
         to[at] = from[i];
     return pshm_segment_verify(handle);
 }

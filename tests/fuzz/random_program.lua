@@ -9,7 +9,7 @@
 local helper = require "helper"
 local polyshm = require "polyshm"
 
-local M = {}
+local M = { bad = 0 }
 
 local PAGE, LOCKS = 4096, 1024
 local TYPES = { "i8", "u8", "<i16", ">u16", "i32", ">i32", "u64", "=i64", "f32", ">f64", "f64" }
@@ -514,8 +514,10 @@ function M.many(first, last, seconds, steps, trace)
       helper.kill(pid, helper.SIGKILL)
       helper.waitpid(pid)
       print(("seed %d hangs"):format(number))
+      M.bad = M.bad + 1
     elseif how ~= "exit" or code ~= 0 then
       print(("seed %d ended by %s %d"):format(number, how, code))
+      M.bad = M.bad + 1
     end
     M.clean(pid)
     number = number + 1
@@ -530,6 +532,7 @@ if arg and arg[0] and arg[0]:find("random_program%.lua$") then
     steps[tonumber(number)] = true
   end
   print(M.many(tonumber(arg[1]), tonumber(arg[2] or arg[1]), nil, steps, trace) .. " programs")
+  os.exit(M.bad == 0)
 end
 
 return M

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import mmap
 import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -263,3 +264,22 @@ def test_huge_pages_that_are_not_there_are_lost_to_every_handle():
             assert again.lost
     finally:
         first.unlink()
+
+
+def test_a_mutex_made_anew_as_recursive_is_recursive_for_every_handle():
+    segment = polyshm.Segment("anon:", size=4096)
+    old = segment.mutex(0, create=True)
+    segment.mutex(0, create=True, recursive=True)
+    assert old.acquire()
+    assert old.acquire()
+    old.release()
+    assert old.locked()
+    old.release()
+    assert not old.locked()
+
+
+def test_a_step_beyond_all_bytes_takes_the_first():
+    segment = polyshm.Segment("anon:", size=4096)
+    segment[1 : 4096 : sys.maxsize] = b"x"
+    assert segment[1 : 4096 : sys.maxsize] == b"x"
+    assert segment[4095 : 0 : -sys.maxsize] == b"\0"
