@@ -196,12 +196,19 @@ int pshm_body_hook(pshm_body *body)
     return rc;
 }
 
-int pshm_segment_advise(pshm_segment *segment, const char *name, uint64_t offset, uint64_t size)
+/* NULL for no advice. */
+static const pshm_os_advice *find_advice(const char *name)
 {
-    pshm_body *body = pshm_body_of(segment);
     const pshm_os_advice *advice = NULL;
     for (size_t i = 0; (advice = pshm_os_advice_at(i)) && strcmp(advice->name, name) != 0; i++)
         continue;
+    return advice;
+}
+
+int pshm_segment_advise(pshm_segment *segment, const char *name, uint64_t offset, uint64_t size)
+{
+    pshm_body *body = pshm_body_of(segment);
+    const pshm_os_advice *advice = find_advice(name);
     if (!advice)
         return PSHM_EADVICE;
     int rc = check_range(segment, offset, size);
@@ -230,9 +237,7 @@ int pshm_segment_advise(pshm_segment *segment, const char *name, uint64_t offset
 
 bool pshm_advice_is_slow(const char *name)
 {
-    const pshm_os_advice *advice = NULL;
-    for (size_t i = 0; (advice = pshm_os_advice_at(i)) && strcmp(advice->name, name) != 0; i++)
-        continue;
+    const pshm_os_advice *advice = find_advice(name);
     return advice && advice->slow;
 }
 

@@ -6,6 +6,11 @@
 #include "os/futex.h"
 #include "os/process.h"
 
+bool pshm_os_robust_is_mine(const pthread_mutex_t *mutex)
+{
+    return (pshm_os_robust_word(mutex) & PSHM_OS_WORD_TID) == pshm_os_tid();
+}
+
 int pshm_os_robust_init(pthread_mutex_t *mutex, bool recursive)
 {
     pthread_mutexattr_t attributes;
@@ -21,7 +26,7 @@ int pshm_os_robust_init(pthread_mutex_t *mutex, bool recursive)
 void pshm_os_robust_put_back(pthread_mutex_t *mutex)
 {
     uint32_t *word = (uint32_t *)(void *)&mutex->__data.__lock;
-    if ((pshm_os_robust_word(mutex) & PSHM_OS_WORD_TID) != pshm_os_tid())
+    if (!pshm_os_robust_is_mine(mutex))
         return;
     __atomic_store_n(word, 0, __ATOMIC_RELEASE);
     pshm_os_futex_wake(word, 1);

@@ -46,6 +46,9 @@ static inline bool pshm_os_robust_is(int kind)
            (kind & PSHM_OS_KIND_TYPE) != PSHM_OS_KIND_TYPE;
 }
 
+/* Is the calling thread the owner, as the word says? */
+bool pshm_os_robust_is_mine(const pthread_mutex_t *mutex);
+
 /* pthread_mutex_init: robust, process-shared, error-checking or recursive. 0 or -errno. */
 int pshm_os_robust_init(pthread_mutex_t *mutex, bool recursive);
 

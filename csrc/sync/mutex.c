@@ -34,10 +34,22 @@ static pshm_mutex_bytes *bytes_of(const pshm_segment_mutex *mutex)
     return (pshm_mutex_bytes *)(void *)(mutex->segment->base + mutex->offset);
 }
 
+/* Bytes that are the mutex's: behind a foreign one there is nothing of ours. */
+static uint64_t size_of(const pshm_segment_mutex *mutex)
+{
+    return mutex->marked ? PSHM_MUTEX_SIZE : sizeof(pthread_mutex_t);
+}
+
+/* Does its owner, who asks, have it more than once? */
+static bool is_nested(const pshm_segment_mutex *mutex, const pshm_mutex_bytes *bytes)
+{
+    return mutex->recursive && pshm_os_robust_depth(&bytes->mutex) > 1;
+}
+
 /* May the handle use the mutex now? Checked at each use: the bytes are anybody's to overwrite. */
 static int usable(const pshm_segment_mutex *mutex)
 {
-    uint64_t size = mutex->marked ? PSHM_MUTEX_SIZE : sizeof(pthread_mutex_t);
+    uint64_t size = size_of(mutex);
     int rc = pshm_segment_check(mutex->segment, mutex->offset, size, PSHM_READ | PSHM_WRITE);
     if (rc)
         return rc;
@@ -65,8 +77,7 @@ static inline bool as_remembered(const pshm_segment_mutex *mutex)
 
 static int initialise(pshm_mutex_bytes *bytes, bool recursive)
 {
-    if (pshm_os_robust_is(pshm_os_robust_kind(&bytes->mutex)) &&
-        (pshm_os_robust_word(&bytes->mutex) & PSHM_OS_WORD_TID) == pshm_os_tid())
+    if (pshm_os_robust_is(pshm_os_robust_kind(&bytes->mutex)) && pshm_os_robust_is_mine(&bytes->mutex))
         return PSHM_EHELD; /* this thread's list of held locks goes through these bytes */
     __atomic_store_n(&bytes->mark.magic, 0, __ATOMIC_RELEASE);
     int rc = pshm_os_robust_init(&bytes->mutex, recursive);
@@ -151,7 +162,7 @@ static void strand(pshm_segment_mutex *mutex)
 static void count_hold(pshm_segment_mutex *mutex, const pshm_mutex_bytes *bytes)
 {
     pshm_hold *hold = &mutex->hold;
-    bool again = mutex->recursive && pshm_os_robust_depth(&bytes->mutex) > 1;
+    bool again = is_nested(mutex, bytes);
     if (PSHM_UNLIKELY(hold->count && !again))
         strand(mutex);
     const pshm_os_self *self = pshm_os_self_now();
@@ -177,7 +188,7 @@ static int settle(pshm_segment_mutex *mutex, pshm_mutex_bytes *bytes, int got, b
             __atomic_store_n(&mark->died, PSHM_MUTEX_DIED | mark->owner, __ATOMIC_RELEASE);
         pthread_mutex_consistent(&bytes->mutex);
     }
-    bool nested = mutex->recursive && pshm_os_robust_depth(&bytes->mutex) > 1; /* the owner knows already */
+    bool nested = is_nested(mutex, bytes); /* the owner knows already */
     if (mutex->marked && !nested) {
         uint64_t died = __atomic_load_n(&mark->died, __ATOMIC_RELAXED);
         if (PSHM_UNLIKELY(died)) {
@@ -213,8 +224,7 @@ static int try_once(pshm_segment_mutex *mutex, bool recover, pshm_death *death)
         return settle(mutex, bytes, got, recover, death);
     if (got == ENOTRECOVERABLE)
         pshm_os_robust_put_back(&bytes->mutex);
-    bool mine = (got == EDEADLK || got == EBUSY) &&
-                (pshm_os_robust_word(&bytes->mutex) & PSHM_OS_WORD_TID) == pshm_os_tid();
+    bool mine = (got == EDEADLK || got == EBUSY) && pshm_os_robust_is_mine(&bytes->mutex);
     end_use(mutex);
     return mine ? PSHM_ERELOCK : -got;
 }
@@ -280,11 +290,11 @@ int pshm_segment_mutex_recover(pshm_segment_mutex *mutex, int64_t deadline, pshm
 static int owned(const pshm_segment_mutex *mutex, pshm_mutex_bytes **bytes)
 {
     const pshm_segment *segment = mutex->segment;
-    uint64_t size = mutex->marked ? PSHM_MUTEX_SIZE : sizeof(pthread_mutex_t);
+    uint64_t size = size_of(mutex);
     if (!mutex->hold.count || pshm_segment_rights(segment, mutex->offset, size) != (PSHM_READ | PSHM_WRITE))
         return PSHM_ENOTOWNER;
     *bytes = bytes_of(mutex);
-    bool mine = (pshm_os_robust_word(&(*bytes)->mutex) & PSHM_OS_WORD_TID) == pshm_os_tid();
+    bool mine = pshm_os_robust_is_mine(&(*bytes)->mutex);
     int rc = pshm_segment_verify(segment);
     return mine ? 0 : rc ? rc : PSHM_ENOTOWNER;
 }
@@ -322,7 +332,7 @@ static int release_slowly(pshm_segment_mutex *mutex)
     int rc = owned(mutex, &bytes);
     if (rc)
         return rc;
-    if (mutex->marked && !(mutex->recursive && pshm_os_robust_depth(&bytes->mutex) > 1))
+    if (mutex->marked && !is_nested(mutex, bytes))
         set_owner(&bytes->mark, nobody);
     rc = unlock(mutex, bytes, mutex->hold.count - 1);
     if (rc)
