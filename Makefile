@@ -50,6 +50,9 @@ C_HELPERS  := $(patsubst tests/c/%.c,$(BUILD)/obj/tests/c/%.o,\
 # tests/crash: a program of each crash_*.c, with the driver linked in.
 CRASH_TESTS   := $(patsubst tests/crash/%.c,$(BUILD)/tests/%,$(wildcard tests/crash/crash_*.c))
 CRASH_HELPERS := $(patsubst tests/crash/%.c,$(BUILD)/obj/tests/crash/%.o,$(wildcard tests/crash/driver*.c))
+# tests/fuzz: one program.
+FUZZ_TEST := $(BUILD)/tests/fuzz_arena
+FUZZ_OBJ  := $(patsubst tests/fuzz/%.c,$(BUILD)/obj/tests/fuzz/%.o,$(wildcard tests/fuzz/*.c))
 # tests/cross: peer*.c are one program, the partner in C; foreign_*.c know nothing of polyshm.
 CROSS_PEER    := $(BUILD)/tests/cross_peer
 CROSS_OBJ     := $(patsubst tests/cross/%.c,$(BUILD)/obj/tests/cross/%.o,$(wildcard tests/cross/peer*.c))
@@ -107,7 +110,7 @@ lib: $(BUILD)/libpolyshm.a $(BUILD)/libpolyshm.so $(BUILD)/polyshm.pc ## libpoly
 modules: $(BUILD)/lua/polyshm/core.so
 	@:
 
-tests-build: $(C_TESTS) $(C_FOREIGN) $(CRASH_TESTS) $(CROSS_PEER) $(CROSS_FOREIGN) $(LUA_HELPERS)
+tests-build: $(C_TESTS) $(C_FOREIGN) $(CRASH_TESTS) $(FUZZ_TEST) $(CROSS_PEER) $(CROSS_FOREIGN) $(LUA_HELPERS)
 	@:
 
 # Whatever changes the compiler's line, apart from WERROR, makes everything anew.
@@ -179,7 +182,13 @@ $(C_FOREIGN): $(BUILD)/tests/%: tests/c/%.c $(BUILD)/flags
 $(C_TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/c/%.o $(C_HELPERS) $(BUILD)/libpolyshm.a
 	$(LINK) -o $@ $^ -lcmocka
 
+# Some load the library, and copies of it.
+$(C_TESTS): | $(BUILD)/libpolyshm.so
+
 $(CRASH_TESTS): $(BUILD)/tests/%: $(BUILD)/obj/tests/crash/%.o $(CRASH_HELPERS) $(BUILD)/libpolyshm.a
+	$(LINK) -o $@ $^
+
+$(FUZZ_TEST): $(FUZZ_OBJ) $(BUILD)/libpolyshm.a
 	$(LINK) -o $@ $^
 
 $(CROSS_PEER): $(CROSS_OBJ) $(BUILD)/libpolyshm.a
@@ -197,7 +206,7 @@ $(LUA_HELPERS): $(BUILD)/lua/%.so: tests/lua/%.c $(BUILD)/flags
 
 # ---- tests -------------------------------------------------------------------------------------------------------
 
-SUITES := test-house test-c test-python test-lua test-cross test-crash test-examples
+SUITES := test-house test-c test-python test-lua test-cross test-layout test-crash test-examples
 
 # Warnings are errors here, unless the command line says WERROR= itself.
 STRICTLY = $(if $(filter undefined,$(origin WERROR)),WERROR=1)
@@ -220,6 +229,8 @@ test-lua: test-build ## the Lua module (busted)
 	$(SUB) run-lua
 test-cross: test-build ## every pair of languages, and foreign programs
 	$(SUB) run-cross
+test-layout: test-build ## arenas, read by docs/layout.rst alone
+	$(SUB) run-layout
 test-crash: test-build ## a kill at every instruction
 	$(SUB) run-crash
 test-examples: test-build ## the programs of examples/
@@ -233,13 +244,16 @@ run-python:
 	@$(PYTEST) tests/python $(ARGS)
 run-cross:
 	@$(PYTEST) tests/cross $(ARGS)
+run-layout:
+	@$(PYTEST) tests/layout $(ARGS)
 run-examples:
 	@$(PYTEST) tests/examples tests/docs $(ARGS)
 run-lua:
 	@$(ENV) $(WATCHED) env $(RUNTIME) $(BUSTED) $(ARGS)
 run-c:
-	@$(ENV) tools/run-programs $(WATCHED) -- $(C_TESTS)
+	@$(ENV) tools/run-programs $(WATCHED) -- $(C_TESTS) $(FUZZ_TEST)
 run-crash:
+	@rm -f $(BUILD)/reports/crash.txt
 	@$(ENV) tools/run-programs $(WATCHED) -- $(CRASH_TESTS)
 	@test -z "$(wildcard tests/crash/test_*.py)" || $(PYTEST) tests/crash $(ARGS)
 
@@ -274,7 +288,7 @@ sanitized:
 
 C_FILES := $(wildcard csrc/include/polyshm/*.h csrc/*/*.[ch] python/binding/*.[ch] lua/binding/*.[ch] \
 	tests/*/*.[ch] bench/*.[ch] bench/*/*.[ch] examples/*.[ch])
-PY_FILES := setup.py $(wildcard python tests examples bench) tools/python-config tools/check-skips
+PY_FILES := setup.py $(wildcard python tests examples bench) tools/python-config tools/check-skips tools/crash-table
 LUA_FILES := $(wildcard lua tests/lua tests/cross tests/fuzz examples bench)
 
 .PHONY: lint format docs demo bench bench-count install install-rock clean
@@ -310,12 +324,28 @@ bench: test-build ## speed beside the peers and the bare floor
 bench-count: test-build ## instructions per operation, compared with the committed table
 	@$(ENV) $(PY) bench/count.py $(ARGS)
 
+.PHONY: crash
+crash: test-build ## kill tests, and one table of them: operation, mode, instructions, states, kills, failures
+	$(SUB) -k run-crash; code=$$?; tools/crash-table $(BUILD)/reports/crash.txt && exit $$code
+
 SEED ?= $(shell date +%s)
-.PHONY: fuzz
+.PHONY: fuzz fuzz-asan
 fuzz: test-build ## programs of random operations, from SEED on: no interpreter may crash or hang
 	@echo "SEED=$(SEED)"
 	@$(ENV) $(PY) tests/fuzz/random_programs.py $(SEED) --count 100000 --seconds 60
 	@$(ENV) env $(RUNTIME) lua5.4 tests/fuzz/random_program.lua $(SEED) $$(($(SEED) + 1000))
+	@$(FUZZ_TEST) $(SEED) 500
+fuzz-asan: build/need/test ## arenas that are overwritten meanwhile, from SEED on, under AddressSanitizer and UBSan
+	@echo "SEED=$(SEED)"
+	$(JOBS) BUILD=build/asan SANITIZE="$(ASAN)" CFLAGS="-O1 -g" build/asan/tests/fuzz_arena
+	@$(SAN_OPTIONS) build/asan/tests/fuzz_arena $(SEED) 1000
+
+MINUTES ?= 10
+.PHONY: soak
+soak: test-build ## random kills, stops, forks and execs on one arena for MINUTES, in C and in three languages
+	@$(BUILD)/tests/crash_soak stop
+	@$(BUILD)/tests/crash_soak $$(($(MINUTES) * 30))
+	@$(ENV) $(PY) tests/crash/soak_mixed.py $$(($(MINUTES) * 30))
 
 install: lib ## C library, headers and pkg-config file: PREFIX=/usr/local DESTDIR=
 	install -d $(DESTDIR)$(INCLUDEDIR)/polyshm $(DESTDIR)$(LIBDIR)/pkgconfig

@@ -8,7 +8,8 @@ description = {
   summary = "Shared memory for Lua, Python and C on one core",
   detailed = [[
 Segments of every kind that Linux has (files, POSIX, System V, anonymous, /dev/zero, memfd), opened by one address from
-Lua, Python and C, with atomics, typed views, record locks and a mutex that survives kill -9.]],
+Lua, Python and C, with atomics, typed views, record locks and a mutex that survives kill -9. Arenas: named locks, counters
+and a heap in one segment, of which any participant may be killed at any instruction.]],
   license = "MIT",
   labels = { "ipc", "shared-memory", "mmap", "linux" },
 }

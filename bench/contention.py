@@ -49,6 +49,9 @@ def main() -> None:
     lock = segment.mutex(64, create=True)
     view = segment.view("i64", 0, 1)
     results["mutex"] = run(lambda: (lock, view), lambda: view[0])
+    arena = polyshm.Arena("anon:", size="1M")
+    before = view[0]
+    results["arena mutex"] = run(lambda: (arena.mutex("lock"), view), lambda: view[0] - before)
     json.dump(results, sys.stdout)
 
 

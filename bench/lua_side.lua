@@ -32,7 +32,9 @@ end
 local address = "posix:/bench-lua-" .. tostring(os.time()) .. math.random(1 << 30)
 local seg = assert(polyshm.segment(address, { size = 1 << 20, create = true }))
 local view = seg:view("f64", 4096, 64)
+local arena = assert(polyshm.arena("anon:", { size = "1M" }))
 local names = {
+    k = arena:mutex("lock"), c = arena:counter("count"),
     s = seg, a = seg:atomic("i64", 0), m = seg:mutex(64, { create = true }), v = view, unpack = string.unpack,
     e = floor.object, f = floor.field_object, x = floor.array, b = ("x"):rep(64),
 }
@@ -40,6 +42,8 @@ for _, row in ipairs {
     { "atomic.add", "local _ = a:add(1)" },
     { "empty add", "local _ = e:add(1)" },
     { "mutex pair", "m:acquire() m:release()" },
+    { "arena mutex pair", "k:acquire() k:release()" },
+    { "counter.add", "local _ = c:add(1)" },
     { "two empty", "e:yes() e:nop()" },
     { "read", "local _ = s:read(0, 64)" },
     { "empty give", "local _ = e:give(0, 64)" },

@@ -36,12 +36,15 @@ def small(results: dict[str, float]) -> None:
     segment = polyshm.Segment(NAME, size=size, create=True)
     memory = mmap.mmap(-1, size)
     lock = multiprocessing.Lock()
+    arena = polyshm.Arena("anon:", size="1M")
     names: dict[str, Any] = {
         "s": segment,
         "m": memory,
         "b": b"x" * 64,
         "a": segment.atomic("i64", 0),
         "l": segment.mutex(64, create=True),
+        "k": arena.mutex("lock"),
+        "c": arena.counter("count"),
         "e": floor_python.Empty(),
         "p": lock,
     }
@@ -50,6 +53,9 @@ def small(results: dict[str, float]) -> None:
         "empty add": "e.add(1)",
         "mutex pair": "l.acquire(); l.release()",
         "mutex with": "with l: pass",
+        "arena mutex pair": "k.acquire(); k.release()",
+        "arena mutex with": "with k: pass",
+        "counter.add": "c.add(1)",
         "two empty": "e.nop(); e.nop()",
         "mp.Lock pair": "p.acquire(); p.release()",
         "mp.Lock with": "with p: pass",
@@ -69,6 +75,7 @@ def small(results: dict[str, float]) -> None:
         names["y"].remove()
     results["floor atomic"] = floor_python.atomic_add(2_000_000)
     results["floor mutex pair"] = floor_python.mutex_pair(1_000_000)
+    arena.close()
     segment.unlink()
     segment.close()
 

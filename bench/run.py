@@ -24,6 +24,9 @@ PYTHON = [
     ("mutex acquire + release / mp.Lock", "mutex pair", ["mp.Lock pair"], "<=", 0.8),
     ("mutex acquire + release / (two empty + pthread)", "mutex pair", ["two empty", "floor mutex pair"], "<=", 1.25),
     ("mutex with / mp.Lock with", "mutex with", ["mp.Lock with"], "<=", 0.7),
+    ("arena mutex acquire + release / mp.Lock", "arena mutex pair", ["mp.Lock pair"], "<=", 0.75),
+    ("arena mutex with / mp.Lock with", "arena mutex with", ["mp.Lock with"], "<=", 0.65),
+    ("counter.add / (empty + bare atomic)", "counter.add", ["empty add", "floor atomic"], "<=", 1.2),
     ("mutex acquire + release / sysv_ipc.Semaphore", "mutex pair", ["sysv_ipc pair"], "<=", 0.1),
     ("64 B slice read / mmap", "slice read", ["mmap slice read"], "<=", 1.1),
     ("64 B slice write / mmap", "slice write", ["mmap slice write"], "<=", 1.1),
@@ -34,8 +37,28 @@ PYTHON = [
     ("attach cycle 1 MiB / mp.shared_memory", "attach", ["mp attach"], "<=", 0.75),
     ("attach cycle 1 MiB / the system calls in C", "attach", ["floor attach"], "<=", 1.5),
 ]
+ARENA = [
+    ("mutex pair / bare CAS + exchange", "mutex pair", ["bare CAS + exchange"], "<=", 1.6),
+    ("mutex pair / robust pthread mutex", "mutex pair", ["robust pthread pair"], "<=", 0.85),
+    ("counter.add / bare add", "counter.add", ["bare add"], "<=", 2.0),
+    ("alloc_into + free_from 64 B / malloc + free", "alloc_into + free_from 64", ["malloc + free 64"], "<=", 4.0),
+    ("hand-over, one core / bare futex", "mutex hand-over", ["futex hand-over"], "<=", 1.2),
+]
+# what, value, of what a multiple, and what may be added: milliseconds
+DEATH = [
+    ("death of a holder: lock", "death: lock ms", "death: pidfd ms"),
+    ("the same, 512 MiB resident", "death with 512 MiB: lock ms", "death with 512 MiB: pidfd ms"),
+]
 LUA = [
     ("atomic.add / (empty + bare atomic)", "atomic.add", ["empty add", "floor atomic"], "<=", 1.2),
+    ("counter.add / (empty + bare atomic)", "counter.add", ["empty add", "floor atomic"], "<=", 1.2),
+    (
+        "arena mutex pair / (two empty + the C pair)",
+        "arena mutex pair",
+        ["two empty", "C arena mutex pair"],
+        "<=",
+        1.25,
+    ),
     ("mutex acquire + release / (two empty + pthread)", "mutex pair", ["two empty", "floor mutex pair"], "<=", 1.25),
     ("64 B read / empty, table __index", "read", ["empty give"], "<=", 1.3),
     ("64 B read / empty, C __index", "read", ["empty give, fields"], "<=", 1.3),
@@ -72,6 +95,21 @@ def build(python: str) -> dict[str, str]:
         ("floor_lua.c", "floor_lua.so", lua),
     ):
         subprocess.run([*flags, *more, str(BENCH / "floor" / source), *floor, "-o", str(BUILD / output)], check=True)
+    subprocess.run(
+        [
+            "gcc",
+            "-std=c11",
+            "-O2",
+            "-D_GNU_SOURCE",
+            f"-I{ROOT}/csrc/include",
+            str(BENCH / "arena.c"),
+            str(ROOT / "build" / "libpolyshm.a"),
+            "-pthread",
+            "-o",
+            str(BUILD / "arena"),
+        ],
+        check=True,
+    )
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(
         filter(None, [os.environ.get("PYTHONPATH", str(ROOT / "python")), str(BUILD)])
@@ -85,11 +123,13 @@ def json_of(command: list[str], environment: dict[str, str]) -> dict[str, float]
     return json.loads(subprocess.check_output(command, env=environment, cwd=ROOT, text=True))
 
 
-def lua_round(environment: dict[str, str]) -> dict[str, float]:
-    text = subprocess.check_output(
-        ["taskset", "-c", "0", "lua5.4", str(BENCH / "lua_side.lua")], env=environment, text=True
-    )
+def lines_of(command: list[str], environment: dict[str, str]) -> dict[str, float]:
+    text = subprocess.check_output(command, env=environment, text=True)
     return {name: float(value) for name, value in (line.split("\t") for line in text.splitlines())}
+
+
+def lua_round(environment: dict[str, str]) -> dict[str, float]:
+    return lines_of(["taskset", "-c", "0", "lua5.4", str(BENCH / "lua_side.lua")], environment)
 
 
 def startup(command: list[str], environment: dict[str, str]) -> float:
@@ -129,6 +169,16 @@ def ratios(title: str, rows: list[tuple[str, str, list[str], str, float]], round
             print(f"  {what:<52} not measured: the peer is not installed")
 
 
+def deaths(rounds: list[dict[str, float]]) -> None:
+    for what, value, floor in DEATH:
+        row(f"{what} <= 1.5 x pidfd + 1 ms", [r[value] / (1.5 * r[floor] + 1) for r in rounds], "<=", 1.0)
+        worst = max(r[value + ", worst"] for r in rounds)
+        print(f"  {'worst of all':<52} {worst:6.2f} ms")
+    row("sleeps a hand-over", [r["sleeps a hand-over"] for r in rounds], "<=", 1.0)
+    row("attach to 1 GiB", [r["attach 1 GiB us"] for r in rounds], "<=", 100, " us")
+    row("attach to 1 GiB / to 16 MiB", [r["attach 1 GiB us"] / r["attach 16 MiB us"] for r in rounds], "<=", 1.2)
+
+
 def bulk(language: str, rounds: list[dict[str, float]]) -> None:
     for what, floor, bar in BULK[language]:
         for size in ("1 MiB", "64 MiB"):
@@ -143,22 +193,27 @@ def main() -> None:
     parser.add_argument("--absolute", action="store_true", help="print the medians in nanoseconds too")
     options = parser.parse_args()
     environment = build(options.python)
-    python, lua, contention, imports = [], [], [], []
+    python, lua, contention, imports, arena = [], [], [], [], []
     for _ in range(options.rounds):
+        arena.append(lines_of([str(BUILD / "arena")], environment))
         python.append(json_of([options.python, str(BENCH / "python_side.py")], environment))
-        lua.append(lua_round(environment))
+        lua.append(lua_round(environment) | {"C arena mutex pair": arena[-1]["mutex pair"]})
         contention.append(json_of([options.python, str(BENCH / "contention.py")], environment))
         imports.append(import_round(options.python, environment))
+    ratios(f"The arena in C, {options.rounds} rounds, medians (least - most)", ARENA, arena)
+    deaths(arena)
     version = subprocess.check_output([options.python, "-V"], text=True).strip()
     ratios(f"{version}, {options.rounds} rounds, medians (least - most)", PYTHON, python)
-    row("two processes, lock around c[0] += 1, / mp.Lock", [c["mutex"] / c["mp.Lock"] for c in contention], ">=", 2.0)
+    for name, bar in (("mutex", 2.0), ("arena mutex", 2.5)):
+        values = [c[name] / c["mp.Lock"] for c in contention]
+        row(f"two processes, {name} around c[0] += 1, / mp.Lock", values, ">=", bar)
     bulk("python", python)
     row("import, beyond the interpreter's start", [i["python"] for i in imports], "<=", 1.0, " ms")
     ratios("Lua 5.4", LUA, lua)
     bulk("lua", lua)
     row("require, beyond the interpreter's start", [i["lua"] for i in imports], "<=", 1.0, " ms")
     if options.absolute:
-        for title, rounds in (("Python", python), ("Lua", lua)):
+        for title, rounds in (("Arena in C", arena), ("Python", python), ("Lua", lua)):
             print(f"{title}, nanoseconds")
             for name in rounds[0]:
                 print(f"  {name:<30} {statistics.median(r[name] for r in rounds):12.1f}")

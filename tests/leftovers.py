@@ -114,12 +114,14 @@ def new_names(before: set[str]) -> set[str]:
     while left and time.monotonic() < end:
         time.sleep(0.02)
         left &= names()
-    return left and left - _used_by_strangers()
+    return left and left - _used_by_strangers(left)
 
 
-def _used_by_strangers() -> set[str]:
+def _used_by_strangers(left: set[str]) -> set[str]:
     """Names that processes which are not our descendants have open, map, or made."""
     parents, used = {}, set()
+    # What was made without a name and linked later is not shown under that name.
+    inodes = {_inode(name): name for name in left}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
@@ -135,12 +137,20 @@ def _used_by_strangers() -> set[str]:
             continue
         try:
             with open(f"/proc/{pid}/maps", errors="surrogateescape") as table:
-                used |= {line.rstrip("\n").split(None, 5)[-1] for line in table if "/dev/shm/" in line}
+                rows = [line.rstrip("\n").split(None, 5) for line in table if "/dev/shm/" in line]
+            used |= {row[-1] for row in rows} | {inodes[row[4]] for row in rows if row[4] in inodes}
             used |= {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
         except OSError:
             continue
         used |= {f"sysv:id={row[1]}" for row in sysv_rows() if str(pid) in (row[4], row[5])}
     return used
+
+
+def _inode(name: str) -> str:
+    try:
+        return str(os.stat(name).st_ino)
+    except OSError:
+        return ""
 
 
 def remove(left: Iterable[str]) -> None:

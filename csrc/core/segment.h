@@ -98,6 +98,11 @@ void pshm_body_set_rights(pshm_body *body, uint32_t rights);
 /* Is anybody inside with a bare pointer, or holding a lock? */
 bool pshm_body_has_raw(const pshm_body *body);
 
+/* pshm_segment_open, and before what it makes gets its name (where it gets that last) a look at it: another code than 0 is
+ * that of the whole. It may be called again for another try. */
+int pshm_segment_open_prepared(const char *address, size_t length, const pshm_options *options,
+                               int (*prepare)(void *context, pshm_segment *segment), void *context, pshm_segment **out);
+
 /* The same path that pshm_segment_open takes for posix: and file:; -ENAMETOOLONG. `path` has PATH_MAX bytes. */
 int pshm_address_path(const pshm_address *address, char *path);
 

@@ -185,6 +185,12 @@ static int make_body(pshm_opening *o, const char *address, size_t length, pshm_s
 
 int pshm_segment_open(const char *address, size_t length, const pshm_options *options, pshm_segment **out)
 {
+    return pshm_segment_open_prepared(address, length, options, NULL, NULL, out);
+}
+
+int pshm_segment_open_prepared(const char *address, size_t length, const pshm_options *options,
+                               int (*prepare)(void *context, pshm_segment *segment), void *context, pshm_segment **out)
+{
     static const uint32_t rights[] = {[PSHM_ACCESS_RW] = PSHM_OS_READ | PSHM_OS_WRITE,
                                       [PSHM_ACCESS_R] = PSHM_OS_READ,
                                       [PSHM_ACCESS_COPY] = PSHM_OS_READ | PSHM_OS_WRITE,
@@ -214,6 +220,8 @@ int pshm_segment_open(const char *address, size_t length, const pshm_options *op
         rc = pshm_reach(&o);
         if (!rc)
             rc = make_body(&o, address, length, &made);
+        if (!rc && prepare && o.created)
+            rc = prepare(context, made);
         if (!rc)
             rc = pshm_publish(&o);
         if (!rc) {

@@ -317,25 +317,3 @@ int pshm_os_path_unlink(const char *path)
 {
     return checked(unlink(path));
 }
-
-int pshm_os_record_lock(int fd, char type, uint64_t start, uint64_t size)
-{
-    struct flock lock = {.l_type = type == 'r'   ? F_RDLCK
-                                   : type == 'w' ? F_WRLCK
-                                                 : F_UNLCK,
-                         .l_whence = SEEK_SET,
-                         .l_start = (off_t)start,
-                         .l_len = (off_t)size};
-    int rc = checked(fcntl(fd, F_OFD_SETLK, &lock));
-    return rc == -EACCES ? -EAGAIN : rc;
-}
-
-int pshm_os_record_blocked(int fd, char type, uint64_t start, uint64_t size)
-{
-    struct flock lock = {.l_type = type == 'r' ? F_RDLCK : F_WRLCK,
-                         .l_whence = SEEK_SET,
-                         .l_start = (off_t)start,
-                         .l_len = (off_t)size};
-    int rc = checked(fcntl(fd, F_OFD_GETLK, &lock));
-    return rc < 0 ? rc : lock.l_type != F_UNLCK;
-}

@@ -81,4 +81,14 @@ int pshm_os_record_lock(int fd, char type, uint64_t start, uint64_t size);
 /* 1 where a lock of `type` would meet another description's lock, else 0. */
 int pshm_os_record_blocked(int fd, char type, uint64_t start, uint64_t size);
 
+/* flock(2) of the descriptor's description: 's' shared, 'x' exclusive, 'u' none. -EAGAIN where somebody is in the way:
+ * never waits. */
+int pshm_os_flock(int fd, char type);
+
+/* Is the file on a file system that other machines share? Their mappings would not be the same memory. */
+bool pshm_os_file_is_remote(int fd);
+
+/* How many names lead to it; 0 once it is unlinked. Negative: -errno. */
+int pshm_os_file_links(int fd);
+
 #endif

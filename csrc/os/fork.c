@@ -58,3 +58,13 @@ void pshm_os_fork_hook_remove(pshm_os_fork_hook *hook)
         hook->next->previous = hook->previous;
     pthread_mutex_unlock(&guard);
 }
+
+void pshm_os_fork_lock(void)
+{
+    pthread_mutex_lock(&guard);
+}
+
+void pshm_os_fork_unlock(void)
+{
+    pthread_mutex_unlock(&guard);
+}

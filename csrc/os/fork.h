@@ -14,4 +14,8 @@ typedef struct pshm_os_fork_hook {
 int pshm_os_fork_hook_add(pshm_os_fork_hook *hook);
 void pshm_os_fork_hook_remove(pshm_os_fork_hook *hook);
 
+/* The process's own lock, which a fork takes too: what it guards is whole in the child. Held by the hooks already. */
+void pshm_os_fork_lock(void);
+void pshm_os_fork_unlock(void);
+
 #endif

@@ -5,11 +5,18 @@
 #ifndef PSHM_OS_FUTEX_H
 #define PSHM_OS_FUTEX_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Sleeps while *word is `value`, until woken or `until` (CLOCK_MONOTONIC).
  * -EAGAIN: it was another value already; -ETIMEDOUT; -EINTR: a signal; -EFAULT: the page is gone. */
 int pshm_os_futex_wait(const uint32_t *word, uint32_t value, int64_t until);
+
+/* The same for two words at once: as soon as either is another value, or is woken. *second says whether it was the second
+ * one that woke. Kernels before 5.16, and filters of system calls that know none, sleep on the first word alone:
+ * the caller's slice is then what the second one waits for. */
+int pshm_os_futex_wait_two(const uint32_t *first, uint32_t first_value, const uint32_t *second_word,
+                           uint32_t second_value, int64_t until, bool *second);
 
 int pshm_os_futex_wake(const uint32_t *word, int count);
 

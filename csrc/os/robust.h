@@ -22,6 +22,7 @@ enum {
 /* Bits of the word. */
 #define PSHM_OS_WORD_TID 0x3fffffffu
 #define PSHM_OS_WORD_DIED 0x40000000u
+#define PSHM_OS_WORD_WAITERS 0x80000000u
 
 static inline uint32_t pshm_os_robust_word(const pthread_mutex_t *mutex)
 {

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT
  *
- * Userdata, errors, arguments, options and hooks for all types of the Lua binding; glue.h says what each is for.
+ * Userdata, errors and hooks for all types of the Lua binding; glue.h says what each is for. Arguments and options stand in
+ * glue_arguments.c.
  */
 #include "glue.h"
 
-#include <math.h>
 #include <stdlib.h>
 
 const lpshm_type lpshm_closed = {"polyshm.closed", "object"};
@@ -53,6 +53,14 @@ void lpshm_new_type(lua_State *L, const lpshm_type *type, const luaL_Reg *meta, 
     lua_rawsetp(L, LUA_REGISTRYINDEX, type);
 }
 
+void lpshm_new_fields(lua_State *L, const lpshm_field *fields, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        lua_pushinteger(L, fields[i].number);
+        lua_setfield(L, -2, fields[i].name);
+    }
+}
+
 /* Errors */
 
 void lpshm_push_error(lua_State *L, const char *code, const char *address)
@@ -85,12 +93,15 @@ static int fail_with(lua_State *L, const char *address, int rc)
     const char *name = pshm_error_name(rc);
     switch (pshm_error_class(rc)) {
     case PSHM_CLASS_OS:
+    case PSHM_CLASS_KEY:
         luaL_pushfail(L);
         lua_insert(L, -2);
         lua_pushstring(L, name);
         return 3;
     case PSHM_CLASS_LOST:
     case PSHM_CLASS_DELETED:
+    case PSHM_CLASS_INCOMPATIBLE:
+    case PSHM_CLASS_CORRUPT:
         lpshm_push_error(L, name, address);
         return lua_error(L);
     default:
@@ -103,14 +114,24 @@ static int fail_with(lua_State *L, const char *address, int rc)
 
 int lpshm_fail_about(lua_State *L, const char *subject, const char *address, int rc)
 {
-    if (rc == PSHM_ECLOSED)
-        return luaL_error(L, "segment is closed");
     lua_pushfstring(L, "%s: %s", subject, pshm_error_text(rc));
     return fail_with(L, address, rc);
 }
 
+int lpshm_fail_loudly(lua_State *L, const char *subject, const char *address, int rc)
+{
+    pshm_class class = pshm_error_class(rc);
+    if (class != PSHM_CLASS_OS && class != PSHM_CLASS_KEY)
+        return lpshm_fail_about(L, subject, address, rc);
+    lua_pushfstring(L, "%s: %s", subject, pshm_error_text(rc));
+    lpshm_push_error(L, pshm_error_name(rc), address);
+    return lua_error(L);
+}
+
 int lpshm_fail(lua_State *L, const char *address, int rc)
 {
+    if (rc == PSHM_ECLOSED)
+        return luaL_error(L, "segment is closed");
     return lpshm_fail_about(L, address, address, rc);
 }
 
@@ -132,190 +153,12 @@ int lpshm_result(lua_State *L, const pshm_segment *segment, int rc, uint64_t off
     return 1;
 }
 
-/* Arguments */
-
-/* Reads a size or raises; `what` names it: an option, or NULL for argument `arg`. */
-static uint64_t slow_bytes(lua_State *L, int arg, const char *name, bool option)
+int lpshm_protected(lua_State *L, lua_CFunction function, void *data, int arg)
 {
-    const char *message;
-    size_t length;
-    uint64_t bytes;
-    int rc;
-    switch (lua_type(L, arg)) {
-    case LUA_TSTRING: {
-        const char *text = lua_tolstring(L, arg, &length);
-        rc = pshm_size_parse(text, length, &bytes);
-        if (!rc)
-            return bytes;
-        message = lua_pushfstring(L, "%s \"%s\": %s", name, text, pshm_error_text(rc));
-        break;
-    }
-    case LUA_TNUMBER: {
-        int isnum;
-        (void)lua_tointegerx(L, arg, &isnum);
-        message = lua_pushfstring(L, "%s %s: %s", name, luaL_tolstring(L, arg, NULL),
-                                  isnum ? "must not be negative" : "not a whole number in range");
-        break;
-    }
-    default:
-        message = lua_pushfstring(L, "%s: integer or a text such as \"64M\" expected, got %s", name,
-                                  luaL_typename(L, arg));
-    }
-    if (option)
-        luaL_error(L, "option %s", message);
-    luaL_argerror(L, arg, message);
-    return 0;
-}
-
-uint64_t lpshm_slow_bytes(lua_State *L, int arg, const char *name)
-{
-    return slow_bytes(L, arg, name, false);
-}
-
-int64_t lpshm_timeout(lua_State *L, int arg)
-{
-    if (lua_isnoneornil(L, arg))
-        return LPSHM_FOREVER;
-    if (lua_type(L, arg) != LUA_TNUMBER)
-        luaL_typeerror(L, arg, "number of seconds");
-    lua_Number seconds = lua_tonumber(L, arg);
-    if (!(seconds >= 0)) /* NaN too */
-        luaL_argerror(L, arg, "timeout must be 0 or more seconds, or nil for ever");
-    if (seconds >= 4e9)
-        return LPSHM_FOREVER;
-    return (int64_t)ceil(seconds * 1e9);
-}
-
-static int parse_access(const char *text, pshm_access *access)
-{
-    static const char *const names[] = {
-        [PSHM_ACCESS_RW] = "rw", [PSHM_ACCESS_R] = "r", [PSHM_ACCESS_COPY] = "copy", [PSHM_ACCESS_NONE] = "none"};
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
-        if (text && !strcmp(text, names[i])) {
-            *access = (pshm_access)i;
-            return 0;
-        }
-    return PSHM_EACCESSNAME;
-}
-
-pshm_access lpshm_access(lua_State *L, int arg, const char *subject)
-{
-    pshm_access access = PSHM_ACCESS_RW;
-    int rc = parse_access(luaL_checkstring(L, arg), &access);
-    if (rc)
-        luaL_error(L, "%s: access \"%s\": %s", subject, lua_tostring(L, arg), pshm_error_text(rc));
-    return access;
-}
-
-/* Options */
-
-static int option_type(lua_State *L, const char *name, const char *expected, int value)
-{
-    return luaL_error(L, "option %s: %s expected, got %s", name, expected, luaL_typename(L, value));
-}
-
-static bool option_boolean(lua_State *L, const char *name, int value)
-{
-    if (lua_type(L, value) != LUA_TBOOLEAN)
-        option_type(L, name, "boolean", value);
-    return lua_toboolean(L, value);
-}
-
-static uint64_t option_bytes(lua_State *L, const char *name, int value)
-{
-    int isnum;
-    lua_Integer bytes = lua_tointegerx(L, value, &isnum);
-    return isnum && bytes >= 0 ? (uint64_t)bytes : slow_bytes(L, value, name, true);
-}
-
-static uint32_t option_mode(lua_State *L, const char *name, int value)
-{
-    size_t length;
-    uint32_t mode;
-    if (lua_type(L, value) != LUA_TSTRING)
-        option_type(L, name, "an octal text such as \"0600\"", value);
-    const char *text = lua_tolstring(L, value, &length);
-    int rc = pshm_mode_parse(text, length, &mode);
-    if (rc)
-        luaL_error(L, "option %s \"%s\": %s", name, text, pshm_error_text(rc));
-    return mode;
-}
-
-static int64_t option_id(lua_State *L, const char *name, int value)
-{
-    int isnum;
-    lua_Integer id = lua_tointegerx(L, value, &isnum);
-    if (lua_type(L, value) != LUA_TNUMBER || !isnum || id < 0 || id >= (lua_Integer)UINT32_MAX)
-        luaL_error(L, "option %s: an id from 0 to 4294967294 expected, got %s", name, luaL_tolstring(L, value, NULL));
-    return id;
-}
-
-static void option_read(lua_State *L, const lpshm_option *option, int value, void *to)
-{
-    const char *name = option->name;
-    switch (option->kind) {
-    case LPSHM_OPTION_BOOLEAN:
-        *(bool *)to = option_boolean(L, name, value);
-        break;
-    case LPSHM_OPTION_TRISTATE:
-        *(int *)to = option_boolean(L, name, value);
-        break;
-    case LPSHM_OPTION_BYTES:
-        *(uint64_t *)to = option_bytes(L, name, value);
-        break;
-    case LPSHM_OPTION_ID:
-        *(int64_t *)to = option_id(L, name, value);
-        break;
-    case LPSHM_OPTION_MODE:
-        *(uint32_t *)to = option_mode(L, name, value);
-        break;
-    case LPSHM_OPTION_ACCESS: {
-        if (lua_type(L, value) != LUA_TSTRING)
-            option_type(L, name, "a text", value);
-        int rc = parse_access(lua_tostring(L, value), to);
-        if (rc)
-            luaL_error(L, "option %s \"%s\": %s", name, lua_tostring(L, value), pshm_error_text(rc));
-        break;
-    }
-    case LPSHM_OPTION_HUGE: {
-        uint64_t bytes;
-        if (lua_type(L, value) == LUA_TBOOLEAN)
-            bytes = (uint64_t)lua_toboolean(L, value);
-        else if ((bytes = option_bytes(L, name, value)) < 2)
-            luaL_error(L, "option %s: true, false or the size of a page expected, got %I", name, (LUAI_UACINT)bytes);
-        *(uint64_t *)to = bytes;
-        break;
-    }
-    case LPSHM_OPTION_FUNCTION:
-        /* Anything may be called that has a __call. */
-        if (lua_type(L, value) != LUA_TFUNCTION && luaL_getmetafield(L, value, "__call") == LUA_TNIL)
-            option_type(L, name, "function", value);
-        lua_settop(L, value);
-        lua_pushvalue(L, value);
-        lua_insert(L, value - 1); /* below the key and the value that lua_next works with */
-        *(int *)to = value - 1;
-        break;
-    }
-}
-
-void lpshm_options(lua_State *L, int arg, const lpshm_option *options, size_t count, void *values)
-{
-    if (lua_isnoneornil(L, arg))
-        return;
-    luaL_checktype(L, arg, LUA_TTABLE);
-    lua_pushnil(L);
-    while (lua_next(L, arg)) {
-        size_t i = count;
-        if (lua_type(L, -2) == LUA_TSTRING) {
-            const char *name = lua_tostring(L, -2);
-            for (i = 0; i < count && strcmp(name, options[i].name); i++)
-                ;
-        }
-        if (i == count)
-            luaL_error(L, "unknown option '%s'", luaL_tolstring(L, -2, NULL));
-        option_read(L, &options[i], lua_gettop(L), (char *)values + options[i].at);
-        lua_pop(L, 1);
-    }
+    lua_pushcfunction(L, function);
+    lua_pushlightuserdata(L, data);
+    lua_pushvalue(L, arg);
+    return lua_pcall(L, 2, 1, 0);
 }
 
 /* Hooks */

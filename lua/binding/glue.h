@@ -34,7 +34,7 @@ typedef struct lpshm_segment {
 extern const lpshm_type lpshm_segment_type;
 extern const lpshm_type lpshm_view_type;
 extern const lpshm_type lpshm_atomic_type;
-extern const lpshm_type lpshm_mutex_type;
+extern const lpshm_type lpshm_segment_mutex_type;
 extern const lpshm_type lpshm_record_lock_type;
 extern const lpshm_type lpshm_guard_type;
 
@@ -77,6 +77,25 @@ void *lpshm_new(lua_State *L, const lpshm_type *type, size_t size, int values);
 void lpshm_new_type(lua_State *L, const lpshm_type *type, const luaL_Reg *meta, const luaL_Reg *methods,
                     lua_CFunction index);
 
+/* The fields of a type with an `index` function: numbers from 1 on, which stand in the table of methods under their names.
+ * Takes that table at the top of the stack, and leaves it there. */
+typedef struct lpshm_field {
+    const char *name;
+    int number;
+} lpshm_field;
+
+void lpshm_new_fields(lua_State *L, const lpshm_field *fields, size_t count);
+
+/* The start of such a function: 0, and the method (or nil) is at the top of the stack; or the number of the field. */
+static inline lua_Integer lpshm_index(lua_State *L)
+{
+    if (PSHM_UNLIKELY(lua_gettop(L) != 2))
+        lua_settop(L, 2);
+    if (PSHM_LIKELY(lua_rawget(L, lua_upvalueindex(1)) != LUA_TNUMBER))
+        return 0;
+    return lua_tointeger(L, -1);
+}
+
 /* Pushes a string of bytes that others may be changing meanwhile. */
 static inline void lpshm_push_bytes(lua_State *L, const void *from, size_t size)
 {
@@ -92,15 +111,21 @@ static inline void lpshm_push_bytes(lua_State *L, const void *from, size_t size)
 /* Pushes an error object {code =, message =, address =}; the message is at the top of the stack and is taken. */
 void lpshm_push_error(lua_State *L, const char *code, const char *address);
 
-/* A code of the core in Lua's manner: pushes nil, "address: text", name for what the system refused and returns 3;
- * raises for everything else. */
+/* A code of the core in Lua's manner: pushes nil, "address: text", name for what the system refused, or for a name that
+ * nothing has, and returns 3; raises for everything else. */
 int lpshm_fail(lua_State *L, const char *address, int rc);
 /* The same about something in a segment: "posix:/demo: mutex at 64". */
 int lpshm_fail_about(lua_State *L, const char *subject, const char *address, int rc);
+/* The same where there is no way to return it: raises an error object for that too. */
+int lpshm_fail_loudly(lua_State *L, const char *subject, const char *address, int rc);
 /* The same, about a range of a segment. */
 int lpshm_fail_range(lua_State *L, const pshm_segment *segment, int rc, uint64_t offset, uint64_t size);
 /* The same for a call that is done: `true`, or as lpshm_fail_range. */
 int lpshm_result(lua_State *L, const pshm_segment *segment, int rc, uint64_t offset, uint64_t size);
+
+/* Calls function(data, the value at `arg`) and leaves its result, or the error, at the top of the stack: for what has to
+ * be freed in either case. LUA_OK or what lua_pcall says. */
+int lpshm_protected(lua_State *L, lua_CFunction function, void *data, int arg);
 
 /* A count of bytes at `arg`: an integer from 0, a float of that value, or a text such as "64M". */
 uint64_t lpshm_slow_bytes(lua_State *L, int arg, const char *name);
@@ -137,6 +162,9 @@ typedef enum lpshm_option_kind {
     LPSHM_OPTION_TRISTATE, /* int: 0 or 1 */
     LPSHM_OPTION_BYTES,    /* uint64_t */
     LPSHM_OPTION_ID,       /* int64_t: a user or group */
+    LPSHM_OPTION_COUNT,    /* uint32_t, from 1 on */
+    LPSHM_OPTION_SECONDS,  /* int64_t: nanoseconds; negative: for ever */
+    LPSHM_OPTION_LIFE,     /* pshm_life */
     LPSHM_OPTION_MODE,     /* uint32_t, from an octal text */
     LPSHM_OPTION_ACCESS,   /* pshm_access */
     LPSHM_OPTION_HUGE,     /* uint64_t: boolean or size */
@@ -158,13 +186,13 @@ void lpshm_run_hooks(lua_State *L);
 /* Registers what the functions above keep in the registry. */
 void lpshm_glue_register(lua_State *L);
 
-/* One per type: registers it. */
-void lpshm_segment_register(lua_State *L);
+/* One per noun, and per type that is none: registers it. */
+#define PSHM_RAW(noun) void lpshm_##noun##_register(lua_State *L);
+#define PSHM_KIND(number, noun) PSHM_RAW(noun)
+#include <polyshm/kinds.def>
 void lpshm_view_register(lua_State *L);
-void lpshm_atomic_register(lua_State *L);
-void lpshm_mutex_register(lua_State *L);
-void lpshm_record_lock_register(lua_State *L);
 void lpshm_lock_register(lua_State *L);
+void lpshm_segment_mutex_register(lua_State *L);
 
 /* Methods of a segment and functions of the module that stand in files of their own. */
 int lpshm_segment_open(lua_State *L);
@@ -183,6 +211,7 @@ int lpshm_segment_unpack(lua_State *L);
 int lpshm_segment_atomic(lua_State *L);
 int lpshm_segment_mutex(lua_State *L);
 int lpshm_segment_record_lock(lua_State *L);
+int lpshm_arena_open(lua_State *L);
 int lpshm_list(lua_State *L);
 int lpshm_stat(lua_State *L);
 int lpshm_exists(lua_State *L);

@@ -37,34 +37,38 @@ static void let_go(lpshm_lock *lock)
 
 /* Errors */
 
-/* Pushes {code = "EOWNERDEAD", lock =, pid =, message =} about the lock at `index`. */
-static void push_death(lua_State *L, int index, const lpshm_lock *lock, uint32_t pid)
+/* Pushes {code = "EOWNERDEAD", lock =, pid =, participant =, message =} about the lock at `index`. */
+static void push_death(lua_State *L, int index, const lpshm_lock *lock, const pshm_death *death)
 {
-    const char *subject = lock->ops->describe(L, lock);
-    if (pid)
-        lua_pushfstring(L, "%s: %s (process %I)", subject, "the owner died holding it", (LUAI_UACINT)pid);
+    if (death->pid)
+        lua_pushfstring(L, "%s: %s (process %I)", lock->subject, "the owner died holding it", (LUAI_UACINT)death->pid);
     else
-        lua_pushfstring(L, "%s: %s", subject, "the owner died holding it");
-    lua_remove(L, -2);
-    lpshm_push_error(L, pshm_error_name(-EOWNERDEAD), lock->ops->address(lock));
+        lua_pushfstring(L, "%s: %s", lock->subject, "the owner died holding it");
+    lpshm_push_error(L, pshm_error_name(-EOWNERDEAD), lock->address);
     lua_pushvalue(L, index);
     lua_setfield(L, -2, "lock");
-    if (pid) {
-        lua_pushinteger(L, pid);
+    if (death->pid) {
+        lua_pushinteger(L, death->pid);
         lua_setfield(L, -2, "pid");
+    }
+    if (death->participant) {
+        lua_pushinteger(L, (lua_Integer)death->participant - 1);
+        lua_setfield(L, -2, "participant");
     }
 }
 
 int lpshm_lock_fail(lua_State *L, const lpshm_lock *lock, int rc)
 {
-    return lpshm_fail_about(L, lock->ops->describe(L, lock), lock->ops->address(lock), rc);
+    if (rc == PSHM_ECLOSED)
+        return luaL_error(L, "%s is closed", lock->ops->within);
+    return lpshm_fail_about(L, lock->subject, lock->address, rc);
 }
 
 static int fail(lua_State *L, const lpshm_lock *lock, int rc, const pshm_death *death)
 {
     if (rc != -EOWNERDEAD)
         return lpshm_lock_fail(L, lock, rc);
-    push_death(L, 1, lock, death->pid);
+    push_death(L, 1, lock, death);
     return lua_error(L);
 }
 
@@ -73,8 +77,8 @@ static int fail_loudly(lua_State *L, const lpshm_lock *lock, int rc, const pshm_
 {
     if (rc == -EOWNERDEAD || pshm_error_class(rc) != PSHM_CLASS_OS)
         return fail(L, lock, rc, death);
-    lua_pushfstring(L, "%s: %s", lock->ops->describe(L, lock), pshm_error_text(rc));
-    lpshm_push_error(L, pshm_error_name(rc), lock->ops->address(lock));
+    lua_pushfstring(L, "%s: %s", lock->subject, pshm_error_text(rc));
+    lpshm_push_error(L, pshm_error_name(rc), lock->address);
     lua_pushvalue(L, 1);
     lua_setfield(L, -2, "lock");
     return lua_error(L);
@@ -99,27 +103,31 @@ static int take(lua_State *L, const lpshm_type *type, int64_t timeout, bool reco
     }
 }
 
-/* Called with the lock, the pid and nothing or the function: makes the object, and returns it or gives it to that. */
+/* Called with the lock, the death and nothing or the function: makes the object, and returns it or gives it to that. */
 static int tell(lua_State *L)
 {
     const lpshm_lock *lock = lua_touserdata(L, 1);
-    if (lua_isnil(L, 3)) {
-        push_death(L, 1, lock, (uint32_t)lua_tointeger(L, 2));
+    push_death(L, 1, lock, lua_touserdata(L, 2));
+    if (lua_isnil(L, 3))
         return 1;
-    }
-    push_death(L, 1, lock, (uint32_t)lua_tointeger(L, 2));
     lua_call(L, 1, 0);
     return 0;
+}
+
+/* Pushes what tell is called with. The death is only read. */
+static void push_tell(lua_State *L, const pshm_death *death)
+{
+    lua_pushcfunction(L, tell);
+    lua_pushvalue(L, 1);
+    lua_pushlightuserdata(L, (void *)(uintptr_t)death);
 }
 
 /* With the lock at 1 held, and kept: runs its repair function. If that returns, the lock is clean. If it raises, the
  * lock is given back with its mark: false, and the error is at the top of the stack. */
 static bool repair(lua_State *L, lpshm_lock *lock, const pshm_death *death)
 {
-    lua_pushcfunction(L, tell);
-    lua_pushvalue(L, 1);
-    lua_pushinteger(L, death->pid);
-    lua_getiuservalue(L, 1, 2);
+    push_tell(L, death);
+    lua_getiuservalue(L, 1, LPSHM_LOCK_REPAIR);
     if (lua_pcall(L, 3, 0, 0) != LUA_OK) {
         (void)lock->ops->release(lock);
         return false;
@@ -223,9 +231,7 @@ int lpshm_lock_recover(lua_State *L, const lpshm_type *type)
     arm(guard, lock, death.died);
     if (!death.died)
         return 1;
-    lua_pushcfunction(L, tell);
-    lua_pushvalue(L, 1);
-    lua_pushinteger(L, death.pid);
+    push_tell(L, &death);
     lua_pushnil(L);
     if (lua_pcall(L, 3, 1, 0) != LUA_OK) {
         (void)disarm(guard, false);
@@ -245,12 +251,7 @@ static int guard_release(lua_State *L)
     lpshm_lock *lock = guard->lock;
     int rc = disarm(guard, true);
     let_go(lock);
-    if (!rc)
-        return 0;
-    /* Its user value keeps the lock's userdata, but the handle in it may have been ended. */
-    if (lock->ended)
-        return luaL_error(L, "%s: %s", lpshm_guard_type.name, pshm_error_text(rc));
-    return lpshm_lock_fail(L, lock, rc);
+    return rc ? lpshm_lock_fail(L, lock, rc) : 0;
 }
 
 /* __close and __gc. With an error on its way, or forgotten, the mark of a death stays; then and only then nothing is
@@ -276,11 +277,31 @@ static int guard_tostring(lua_State *L)
     if (!guard)
         lua_pushfstring(L, "%s (released)", lpshm_guard_type.name);
     else
-        lua_pushfstring(L, "%s (%s)", lpshm_guard_type.name, guard->lock->ops->describe(L, guard->lock));
+        lua_pushfstring(L, "%s (%s)", lpshm_guard_type.name, guard->lock->subject);
     return 1;
 }
 
-/* Ends and text of a lock */
+/* Beginning, end and text of a lock */
+
+lpshm_lock *lpshm_lock_new(lua_State *L, const lpshm_type *type, size_t size, const lpshm_lock_ops *ops,
+                           const char *address, int repair)
+{
+    lpshm_lock *lock = lpshm_new(L, type, size, LPSHM_LOCK_VALUES);
+    lua_insert(L, -2);
+    lock->subject = lua_tostring(L, -1);
+    lua_setiuservalue(L, -2, LPSHM_LOCK_SUBJECT);
+    lock->address = lua_pushstring(L, address);
+    lua_setiuservalue(L, -2, LPSHM_LOCK_ADDRESS);
+    lua_pushvalue(L, 1);
+    lua_setiuservalue(L, -2, LPSHM_LOCK_WITHIN);
+    if (repair) {
+        lua_pushvalue(L, repair);
+        lua_setiuservalue(L, -2, LPSHM_LOCK_REPAIR);
+    }
+    lock->repair = repair != 0;
+    lock->ops = ops;
+    return lock;
+}
 
 int lpshm_lock_close(lua_State *L, const lpshm_type *type)
 {
@@ -300,7 +321,7 @@ int lpshm_lock_tostring(lua_State *L, const lpshm_type *type)
     if (!lock)
         lua_pushfstring(L, "%s (closed)", type->name);
     else
-        lua_pushfstring(L, "%s (%s)", type->name, lock->ops->describe(L, lock));
+        lua_pushfstring(L, "%s (%s)", type->name, lock->subject);
     return 1;
 }
 

@@ -20,19 +20,28 @@ typedef struct lpshm_lock_ops {
     int (*consistent)(lpshm_lock *lock);
     int (*release)(lpshm_lock *lock);
     void (*end)(lpshm_lock *lock); /* ends the handle */
-    const char *(*address)(const lpshm_lock *lock);
-    const char *(*describe)(lua_State *L, const lpshm_lock *lock); /* pushes "posix:/demo: mutex at 64" */
+    const char *within;            /* what it lies in: "segment", "arena" */
 } lpshm_lock_ops;
 
-/* The first member of every lock's userdata. Its first user value is what it lies in, the second the function of the
- * option `repair`. */
+/* User values of a lock: what it lies in, the function of the option `repair`, and its two texts. These are strings of
+ * Lua's, so that messages can be made of them whatever a finalizer ended meanwhile. */
+enum { LPSHM_LOCK_WITHIN = 1, LPSHM_LOCK_REPAIR, LPSHM_LOCK_ADDRESS, LPSHM_LOCK_SUBJECT, LPSHM_LOCK_VALUES = 4 };
+
+/* The first member of every lock's userdata. */
 struct lpshm_lock {
     const lpshm_type *type;
     const lpshm_lock_ops *ops;
-    uint32_t guards; /* guards and repairs that still need the handle */
-    bool ended;      /* the handle goes with the last of them */
-    bool repair;     /* there is such a function */
+    const char *address; /* "posix:/demo" */
+    const char *subject; /* "posix:/demo: mutex at 64" */
+    uint32_t guards;     /* guards and repairs that still need the handle */
+    bool ended;          /* the handle goes with the last of them */
+    bool repair;         /* there is such a function */
 };
+
+/* Pushes a new lock of `type` in what stands at 1, whose address is given; its subject's text is at the top and is taken.
+ * `repair`: the place of such a function, or 0. It is closed until its type is set. */
+lpshm_lock *lpshm_lock_new(lua_State *L, const lpshm_type *type, size_t size, const lpshm_lock_ops *ops,
+                           const char *address, int repair);
 
 /* acquire(timeout) from where a first attempt said `rc` (-EBUSY: held by another, or not attempted) on.
  * `timeout` is that of lpshm_timeout. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * The mutex on raw memory in Lua. acquire() and release() without contention are a check and a call; everything that
- * waits, or has an owner's death in it, is lua_lock.c's.
+ * The mutex of an arena in Lua. acquire() and release() without contention are a check and a call; everything that waits,
+ * or has an owner's death in it, is lua_lock.c's.
  */
+#include "lua_arena.h"
 #include "lua_lock.h"
 
 #include <errno.h>
@@ -11,7 +12,7 @@ const lpshm_type lpshm_mutex_type = {"polyshm.mutex", "mutex"};
 
 typedef struct lpshm_mutex {
     lpshm_lock lock;
-    pshm_segment_mutex mutex;
+    pshm_mutex mutex;
 } lpshm_mutex;
 
 static inline lpshm_mutex *to_mutex(lua_State *L)
@@ -21,43 +22,32 @@ static inline lpshm_mutex *to_mutex(lua_State *L)
 
 static int mutex_attempt(lpshm_lock *lock, pshm_death *death)
 {
-    return pshm_segment_mutex_try(&((lpshm_mutex *)lock)->mutex, death);
+    return pshm_mutex_try(&((lpshm_mutex *)lock)->mutex, death);
 }
 
 static int mutex_wait(lpshm_lock *lock, int64_t deadline, pshm_death *death)
 {
-    return pshm_segment_mutex_acquire(&((lpshm_mutex *)lock)->mutex, deadline, death);
+    return pshm_mutex_acquire(&((lpshm_mutex *)lock)->mutex, deadline, death);
 }
 
 static int mutex_wait_marked(lpshm_lock *lock, int64_t deadline, pshm_death *death)
 {
-    return pshm_segment_mutex_recover(&((lpshm_mutex *)lock)->mutex, deadline, death);
+    return pshm_mutex_recover(&((lpshm_mutex *)lock)->mutex, deadline, death);
 }
 
 static int mutex_consistent(lpshm_lock *lock)
 {
-    return pshm_segment_mutex_consistent(&((lpshm_mutex *)lock)->mutex);
+    return pshm_mutex_consistent(&((lpshm_mutex *)lock)->mutex);
 }
 
 static int mutex_give(lpshm_lock *lock)
 {
-    return pshm_segment_mutex_release(&((lpshm_mutex *)lock)->mutex);
+    return pshm_mutex_release(&((lpshm_mutex *)lock)->mutex);
 }
 
 static void mutex_end(lpshm_lock *lock)
 {
-    pshm_segment_mutex_fini(&((lpshm_mutex *)lock)->mutex);
-}
-
-static const char *mutex_address(const lpshm_lock *lock)
-{
-    return ((const lpshm_mutex *)lock)->mutex.segment->address;
-}
-
-static const char *mutex_describe(lua_State *L, const lpshm_lock *lock)
-{
-    const pshm_segment_mutex *mutex = &((const lpshm_mutex *)lock)->mutex;
-    return lua_pushfstring(L, "%s: mutex at %I", mutex->segment->address, (LUAI_UACINT)mutex->offset);
+    pshm_mutex_fini(&((lpshm_mutex *)lock)->mutex);
 }
 
 static const lpshm_lock_ops mutex_ops = {
@@ -67,46 +57,55 @@ static const lpshm_lock_ops mutex_ops = {
     .consistent = mutex_consistent,
     .release = mutex_give,
     .end = mutex_end,
-    .address = mutex_address,
-    .describe = mutex_describe,
+    .within = "arena",
 };
 
-/* segment:mutex(offset, {create = false, recursive =, repair =}) -> mutex
- * The mutex at byte `offset`: MUTEX_SIZE bytes, aligned to MUTEX_ALIGN. `create` initialises it, once, while nobody
- * uses it. `recursive` says what it must be (default: what it is; false when creating). `repair(died)` is called with
- * the lock held when the owner before died. Raises where there is no such mutex. */
-int lpshm_segment_mutex(lua_State *L)
+/* Pushes a handle on the mutex whose name is at 2 in the arena at 1. 0 or a code. */
+static int push_mutex(lua_State *L, bool create, int recursive, int repair)
+{
+    size_t length;
+    bool created;
+    const char *name = lpshm_object_name(L, &length);
+    (void)lpshm_object_subject(L, lpshm_mutex_type.noun);
+    lpshm_mutex *self = (lpshm_mutex *)lpshm_lock_new(L, &lpshm_mutex_type, sizeof *self, &mutex_ops,
+                                                      lpshm_to_arena(L, 1)->address, repair);
+    for (;;) {
+        pshm_arena *arena = lpshm_to_arena(L, 1)->arena;
+        int rc = pshm_mutex_init(&self->mutex, arena, name, length, create && !arena->readonly, recursive, &created);
+        if (!rc)
+            break;
+        if (rc != -EINTR)
+            return rc;
+        lpshm_run_hooks(L);
+    }
+    self->lock.type = &lpshm_mutex_type;
+    return 0;
+}
+
+int lpshm_mutex_get(lua_State *L)
+{
+    return push_mutex(L, false, PSHM_RECURSIVE_ANY, 0);
+}
+
+/* arena:mutex(name, {recursive =, repair =}) -> mutex
+ * Opens the mutex, or makes it where the arena may be written. `recursive` says what it must be (default: what it is; false
+ * for a new one). `repair(died)` is called with the lock held when the owner before died. Raises if it cannot. */
+int lpshm_arena_mutex(lua_State *L)
 {
     struct mutex_options {
-        bool create;
         int recursive, repair;
-    } options = {false, PSHM_RECURSIVE_ANY, 0};
+    } options = {PSHM_RECURSIVE_ANY, 0};
     static const lpshm_option names[] = {
-        {"create", LPSHM_OPTION_BOOLEAN, offsetof(struct mutex_options, create)},
         {"recursive", LPSHM_OPTION_TRISTATE, offsetof(struct mutex_options, recursive)},
         {"repair", LPSHM_OPTION_FUNCTION, offsetof(struct mutex_options, repair)},
     };
-    (void)lpshm_to_segment(L, 1);
-    uint64_t offset = lpshm_bytes(L, 2, "offset");
+    (void)lpshm_to_arena(L, 1);
+    (void)lpshm_object_name(L, NULL);
     lpshm_options(L, 3, names, sizeof names / sizeof names[0], &options);
-    if (options.create && options.recursive == PSHM_RECURSIVE_ANY)
-        options.recursive = PSHM_RECURSIVE_NO;
-
-    lpshm_mutex *self = lpshm_new(L, &lpshm_mutex_type, sizeof *self, 2);
-    lua_pushvalue(L, 1);
-    lua_setiuservalue(L, -2, 1);
-    if (options.repair) {
-        lua_pushvalue(L, options.repair);
-        lua_setiuservalue(L, -2, 2);
-    }
-    pshm_segment *segment = lpshm_to_segment(L, 1)->segment;
-    int rc = pshm_segment_mutex_init(&self->mutex, segment, offset, options.create, options.recursive);
-    if (rc)
-        return lpshm_fail_range(L, segment, rc, offset, PSHM_MUTEX_SIZE);
-    self->lock.ops = &mutex_ops;
-    self->lock.repair = options.repair != 0;
-    self->lock.type = &lpshm_mutex_type;
-    return 1;
+    int rc = push_mutex(L, true, options.recursive, options.repair);
+    if (!rc)
+        return 1;
+    return lpshm_arena_fail_loudly(L, lua_pushfstring(L, "mutex \"%s\"", lua_tostring(L, 2)), rc);
 }
 
 /* mutex:acquire(timeout) -> true | false, "timeout" | false, "held"
@@ -119,7 +118,7 @@ static int mutex_acquire(lua_State *L)
     int64_t timeout = PSHM_LIKELY(lua_type(L, 2) <= 0) ? LPSHM_FOREVER : lpshm_timeout(L, 2);
     int rc = -EBUSY;
     if (PSHM_LIKELY(!self->lock.repair)) {
-        rc = pshm_segment_mutex_try(&self->mutex, &death);
+        rc = pshm_mutex_try(&self->mutex, &death);
         if (PSHM_LIKELY(!rc)) {
             lua_pushboolean(L, 1);
             return 1;
@@ -129,11 +128,11 @@ static int mutex_acquire(lua_State *L)
 }
 
 /* mutex:release()
- * Only for the thread that holds it. Works on a closed segment too. */
+ * Only for the thread that holds it. Works on a closed arena, and on a deleted mutex too. */
 static int mutex_release(lua_State *L)
 {
     lpshm_mutex *self = to_mutex(L);
-    int rc = pshm_segment_mutex_release(&self->mutex);
+    int rc = pshm_mutex_release(&self->mutex);
     return PSHM_LIKELY(!rc) ? 0 : lpshm_lock_fail(L, &self->lock, rc);
 }
 
@@ -146,8 +145,8 @@ static int mutex_guard(lua_State *L)
 }
 
 /* mutex:recover(timeout) -> guard, died
- * Acquires whether the owner before died or not; `died` says so: {code = "EOWNERDEAD", lock =, pid =} or nil. The mark
- * goes when the guard ends well, and stays if an error ends it. Raises as guard does. */
+ * Acquires whether the owner before died or not; `died` says so: {code = "EOWNERDEAD", lock =, pid =, participant =} or
+ * nil. The mark goes when the guard ends well, and stays if an error ends it. Raises as guard does. */
 static int mutex_recover(lua_State *L)
 {
     return lpshm_lock_recover(L, &lpshm_mutex_type);
@@ -158,7 +157,7 @@ static int mutex_recover(lua_State *L)
 static int mutex_locked(lua_State *L)
 {
     lpshm_mutex *self = to_mutex(L);
-    int rc = pshm_segment_mutex_locked(&self->mutex);
+    int rc = pshm_mutex_locked(&self->mutex);
     if (rc < 0)
         return lpshm_lock_fail(L, &self->lock, rc);
     lua_pushboolean(L, rc);
@@ -166,18 +165,34 @@ static int mutex_locked(lua_State *L)
 }
 
 /* mutex:owner() -> pid | nil
- * The process that has it; nil for nobody, and for one that does not use polyshm. */
+ * The process that has it. */
 static int mutex_owner(lua_State *L)
 {
     uint32_t pid;
     lpshm_mutex *self = to_mutex(L);
-    int rc = pshm_segment_mutex_owner(&self->mutex, &pid);
+    int rc = pshm_mutex_owner(&self->mutex, &pid);
     if (rc)
         return lpshm_lock_fail(L, &self->lock, rc);
     if (pid)
         lua_pushinteger(L, pid);
     else
         lua_pushnil(L);
+    return 1;
+}
+
+/* mutex:name() -> string */
+static int mutex_name(lua_State *L)
+{
+    const pshm_object *object = &to_mutex(L)->mutex.object;
+    lua_pushlstring(L, object->name, object->name_size);
+    return 1;
+}
+
+/* mutex:recursive() -> boolean
+ * May its owner acquire it again? */
+static int mutex_recursive(lua_State *L)
+{
+    lua_pushboolean(L, to_mutex(L)->mutex.recursive);
     return 1;
 }
 
@@ -198,13 +213,10 @@ void lpshm_mutex_register(lua_State *L)
                                     {"__close", mutex_close},
                                     {"__tostring", mutex_tostring},
                                     {NULL, NULL}};
-    static const luaL_Reg methods[] = {{"acquire", mutex_acquire},
-                                       {"release", mutex_release},
-                                       {"guard", mutex_guard},
-                                       {"recover", mutex_recover},
-                                       {"locked", mutex_locked},
-                                       {"owner", mutex_owner},
-                                       {NULL, NULL}};
+    static const luaL_Reg methods[] = {
+        {"acquire", mutex_acquire}, {"release", mutex_release},     {"guard", mutex_guard},
+        {"recover", mutex_recover}, {"locked", mutex_locked},       {"owner", mutex_owner},
+        {"name", mutex_name},       {"recursive", mutex_recursive}, {NULL, NULL}};
     lpshm_new_type(L, &lpshm_mutex_type, meta, methods, NULL);
     lua_pop(L, 1);
 }

@@ -13,8 +13,6 @@ const lpshm_type lpshm_record_lock_type = {"polyshm.record_lock", "record lock"}
 typedef struct lpshm_record_lock {
     lpshm_lock lock;
     pshm_record_lock *record;
-    pshm_segment *segment; /* one reference, for messages */
-    uint64_t offset;
 } lpshm_record_lock;
 
 static inline lpshm_record_lock *to_record_lock(lua_State *L)
@@ -41,20 +39,7 @@ static int record_give(lpshm_lock *lock)
 
 static void record_end(lpshm_lock *lock)
 {
-    lpshm_record_lock *self = (lpshm_record_lock *)lock;
-    pshm_record_lock_free(self->record);
-    pshm_segment_release(self->segment);
-}
-
-static const char *record_address(const lpshm_lock *lock)
-{
-    return ((const lpshm_record_lock *)lock)->segment->address;
-}
-
-static const char *record_describe(lua_State *L, const lpshm_lock *lock)
-{
-    const lpshm_record_lock *self = (const lpshm_record_lock *)lock;
-    return lua_pushfstring(L, "%s: record lock at %I", self->segment->address, (LUAI_UACINT)self->offset);
+    pshm_record_lock_free(((lpshm_record_lock *)lock)->record);
 }
 
 static const lpshm_lock_ops record_ops = {
@@ -62,8 +47,7 @@ static const lpshm_lock_ops record_ops = {
     .acquire = record_wait,
     .release = record_give,
     .end = record_end,
-    .address = record_address,
-    .describe = record_describe,
+    .within = "segment",
 };
 
 /* segment:record_lock(offset, size, {shared = false}) -> record_lock | nil, message, code
@@ -78,17 +62,14 @@ int lpshm_segment_record_lock(lua_State *L)
     uint64_t size = lpshm_opt_bytes(L, 3, "size", PSHM_UNSET);
     lpshm_options(L, 4, names, 1, &shared);
 
-    lpshm_record_lock *self = lpshm_new(L, &lpshm_record_lock_type, sizeof *self, 2);
-    lua_pushvalue(L, 1);
-    lua_setiuservalue(L, -2, 1);
+    const char *address = lua_pushstring(L, lpshm_to_segment(L, 1)->segment->address);
+    lua_pushfstring(L, "%s: record lock at %I", address, (LUAI_UACINT)offset);
+    lpshm_record_lock *self = (lpshm_record_lock *)lpshm_lock_new(L, &lpshm_record_lock_type, sizeof *self, &record_ops,
+                                                                  address, 0);
     pshm_segment *segment = lpshm_to_segment(L, 1)->segment;
     int rc = pshm_record_lock_new(segment, offset, size, shared, &self->record);
     if (rc)
         return lpshm_fail_range(L, segment, rc, offset, size == PSHM_UNSET ? lpshm_rest(segment, offset) : size);
-    pshm_segment_retain(segment);
-    self->segment = segment;
-    self->offset = offset;
-    self->lock.ops = &record_ops;
     self->lock.type = &lpshm_record_lock_type;
     return 1;
 }

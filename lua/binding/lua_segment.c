@@ -139,14 +139,11 @@ static int segment_field(lua_State *L, const pshm_segment *segment, lua_Integer 
     return 1;
 }
 
-/* Methods first, they are what is asked for often. The table holds the number of a field under its name. */
 static int segment_index(lua_State *L)
 {
-    if (PSHM_UNLIKELY(lua_gettop(L) != 2))
-        lua_settop(L, 2);
-    if (PSHM_LIKELY(lua_rawget(L, lua_upvalueindex(1)) != LUA_TNUMBER))
+    lua_Integer field = lpshm_index(L);
+    if (PSHM_LIKELY(!field))
         return 1;
-    lua_Integer field = lua_tointeger(L, -1);
     lpshm_segment *self = lpshm_test(L, 1, &lpshm_segment_type, sizeof *self);
     if (!self) {
         if (field != FIELD_CLOSED)
@@ -309,18 +306,12 @@ void lpshm_segment_register(lua_State *L)
                                        {"set", lpshm_segment_set},
                                        {"unlink", lpshm_segment_unlink},
                                        {NULL, NULL}};
-    static const struct {
-        const char *name;
-        int field;
-    } fields[] = {
+    static const lpshm_field fields[] = {
         {"size", FIELD_SIZE},       {"kind", FIELD_KIND}, {"name", FIELD_NAME},
         {"address", FIELD_ADDRESS}, {"fd", FIELD_FD},     {"readonly", FIELD_READONLY},
         {"created", FIELD_CREATED}, {"lost", FIELD_LOST}, {"closed", FIELD_CLOSED},
     };
     lpshm_new_type(L, &lpshm_segment_type, meta, methods, segment_index);
-    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
-        lua_pushinteger(L, fields[i].field);
-        lua_setfield(L, -2, fields[i].name);
-    }
+    lpshm_new_fields(L, fields, sizeof fields / sizeof fields[0]);
     lua_pop(L, 1);
 }

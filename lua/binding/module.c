@@ -11,13 +11,15 @@ __attribute__((visibility("default"))) int luaopen_polyshm_core(lua_State *L);
 int luaopen_polyshm_core(lua_State *L)
 {
     static const luaL_Reg functions[] = {
-        {"segment", lpshm_segment_open}, {"list", lpshm_list},     {"stat", lpshm_stat},
-        {"exists", lpshm_exists},        {"unlink", lpshm_unlink}, {NULL, NULL}};
+        {"segment", lpshm_segment_open}, {"arena", lpshm_arena_open}, {"list", lpshm_list}, {"stat", lpshm_stat},
+        {"exists", lpshm_exists},        {"unlink", lpshm_unlink},    {NULL, NULL}};
     luaL_checkversion(L);
     lpshm_glue_register(L);
     lpshm_lock_register(L);
     lpshm_view_register(L);
+    lpshm_segment_mutex_register(L);
 #define PSHM_RAW(noun) lpshm_##noun##_register(L);
+#define PSHM_KIND(number, noun) PSHM_RAW(noun)
 #include <polyshm/kinds.def>
 
     luaL_newlib(L, functions);

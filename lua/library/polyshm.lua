@@ -22,14 +22,19 @@ local polyshm = {}
 
 ---@alias polyshm.word "i32" | "u32" | "i64" | "u64"
 
----What raises where memory is gone (`ELOST`), an owner died (`EOWNERDEAD`), a guard timed out (`ETIMEDOUT`) or a segment
----was removed and made anew (`EREMADE`). tostring gives the message.
+---What raises where memory is gone (`ELOST`), an owner died (`EOWNERDEAD`), a guard timed out (`ETIMEDOUT`), a segment was
+---removed and made anew (`EREMADE`), an object was deleted (`EDELETED`), a segment is no arena or not one that can be used
+---here (`ENOTARENA`, `EFORMAT`, `EABI`, `ETRUNCATED`, `ENETWORK`, `EELSEWHERE`), or its bytes cannot be (`ECORRUPT`); and
+---what `arena:mutex` and its like cannot return. tostring gives the message.
 ---@class polyshm.error
 ---@field code string
 ---@field message string
 ---@field address? string
----@field lock? polyshm.mutex|polyshm.record_lock    EOWNERDEAD, ETIMEDOUT: the lock
----@field pid? integer                               EOWNERDEAD: the process that died, where it is known
+---@field lock? polyshm.lock          EOWNERDEAD, ETIMEDOUT: the lock
+---@field pid? integer                EOWNERDEAD: the process that died, where it is known
+---@field participant? integer        EOWNERDEAD in an arena: the slot of the participant that died, where it is known
+
+---@alias polyshm.lock polyshm.mutex|polyshm.segment_mutex|polyshm.record_lock
 
 ---@class polyshm.options
 ---@field size? polyshm.bytes        bytes to map; needed to create, else to the end of what exists
@@ -80,6 +85,25 @@ local polyshm = {}
 ---@return string? message
 ---@return string? code
 function polyshm.segment(address, options) end
+
+---@class polyshm.arena_options
+---@field size? polyshm.bytes        bytes of a new one (default: 16M)
+---@field access? "rw"|"r"
+---@field create? boolean            create, or open what exists
+---@field exclusive? boolean         create or fail
+---@field mode? string               permissions of a new one, octal: "0600"
+---@field reserve? boolean           of a new one: take the memory now (default), not at the first touch
+---@field wait? number               seconds to wait for a creator (default: 0)
+---@field life? "keep"|"last-detach" of a new one: until somebody unlinks it (default), or until its last user has gone
+---@field participants? integer      of a new one: how many threads may take part at a time (default: 1024)
+
+---Opens, or with `create` makes, the arena at `address`. `size`, `life` and `participants` of one that exists have to agree.
+---@param address string
+---@param options? polyshm.arena_options
+---@return polyshm.arena? arena
+---@return string? message
+---@return string? code
+function polyshm.arena(address, options) end
 
 ---Every POSIX and System V segment that this process can see.
 ---@return polyshm.stat[]? list
@@ -188,7 +212,7 @@ function segment:atomic(type, offset) end
 ---if the owner before died.
 ---@param offset polyshm.bytes
 ---@param options? { create?: boolean, recursive?: boolean, repair?: fun(died: polyshm.error) }
----@return polyshm.mutex
+---@return polyshm.segment_mutex
 function segment:mutex(offset, options) end
 
 ---A lock on `size` bytes (default: the rest) from `offset` (default: 0) on, for files, POSIX segments and memfd.
@@ -379,6 +403,214 @@ function atomic:wait(expected, timeout) end
 function atomic:notify(n) end
 
 ---A robust pthread mutex in the segment, which processes of any language share.
+---@class polyshm.segment_mutex
+local segment_mutex = {}
+
+---Waits up to `timeout` seconds: nil for ever, 0 not at all. Raises EOWNERDEAD (and it is not held) if the owner died and
+---there is no `repair`; and if this thread has it, but for `timeout` 0.
+---@param timeout? number
+---@return boolean? acquired
+---@return string? why    "timeout" or "held"
+---@return string? code
+function segment_mutex:acquire(timeout) end
+
+---For the thread that has it.
+function segment_mutex:release() end
+
+---Acquires, for `local held <close> = mutex:guard()`. Never nil: a timeout and an owner's death raise.
+---@param timeout? number
+---@return polyshm.guard
+function segment_mutex:guard(timeout) end
+
+---Acquires though the owner before died, which `died` tells. When the guard ends well, the mark of the death goes.
+---@param timeout? number
+---@return polyshm.guard held
+---@return polyshm.error? died
+function segment_mutex:recover(timeout) end
+
+---Does a living owner have it?
+---@return boolean
+function segment_mutex:locked() end
+
+---The process that has it.
+---@return integer? pid
+function segment_mutex:owner() end
+
+---An open-file-description lock on a range of the file behind a segment. The kernel drops it when its holder dies.
+---@class polyshm.record_lock
+local record_lock = {}
+
+---Waits up to `timeout` seconds: nil for ever, 0 not at all. Raises if this object has it, but for `timeout` 0.
+---@param timeout? number
+---@return boolean? acquired
+---@return string? why    "timeout" or "held"
+---@return string? code
+function record_lock:acquire(timeout) end
+
+function record_lock:release() end
+
+---Acquires, for `local held <close> = lock:guard()`. Never nil: a timeout raises.
+---@param timeout? number
+---@return polyshm.guard
+function record_lock:guard(timeout) end
+
+---Would an acquire have to wait?
+---@return boolean
+function record_lock:locked() end
+
+---A lock that is held, until the end of its block.
+---@class polyshm.guard
+local guard = {}
+
+---Gives the lock back before the end of the block. Once is enough.
+function guard:release() end
+
+---A segment with named objects in it, which survives the death of any process that uses it. `#arena` is the number of
+---objects, `pairs(arena)` gives their names and handles on them. Handles live as long as their arena.
+---@class polyshm.arena
+---@field address string
+---@field kind "posix"|"sysv"|"file"|"anon"|"zero"|"memfd"|"fd"
+---@field size integer       bytes
+---@field id integer         random: no other arena has it
+---@field created boolean    this handle made it
+---@field readonly boolean   opened with access "r"
+---@field closed boolean
+---@field lost boolean       memory under the mapping went away
+---@field life "keep"|"last-detach"
+---@operator len: integer
+local arena = {}
+
+---The handle and its objects raise from then on, but to give back what is held. Closing again does nothing.
+function arena:close() end
+
+---Removes the name, or the System V id, if it still leads to this very arena.
+---@return true? done
+---@return string? message
+---@return string? code
+function arena:unlink() end
+
+---The mutex of that name, which is made where there is none and the arena may be written. `recursive` says what it must be
+---(default: what it is; false for a new one). `repair` is called with the lock held if the owner before died.
+---@param name string
+---@param options? { recursive?: boolean, repair?: fun(died: polyshm.error) }
+---@return polyshm.mutex
+function arena:mutex(name, options) end
+
+---The counter of that name, which is made with the value 0 where there is none and the arena may be written.
+---@param name string
+---@return polyshm.counter
+function arena:counter(name) end
+
+---The object of that name, whatever it is.
+---@param name string
+---@return (polyshm.mutex|polyshm.counter)? object
+---@return string? message
+---@return string? code    "ENONAME" where there is none
+function arena:open(name) end
+
+---@param name string
+---@return boolean
+function arena:has(name) end
+
+---Handles on the object raise `EDELETED` from then on.
+---@param name string
+---@return true? done
+---@return string? message
+---@return string? code    "ENONAME" where there is none
+function arena:delete(name) end
+
+---All objects, in no order. `kind` is a number where this version does not know the noun.
+---@return { name: string, kind: string|integer }[]? list
+---@return string? message
+---@return string? code
+function arena:list() end
+
+---What is wrong in it, as texts: an empty table if all is well.
+---@return string[]? findings
+---@return string? message
+---@return string? code
+function arena:check() end
+
+---@return polyshm.arena_stats
+function arena:stats() end
+
+---The threads that own or wait for something, or did, and the dead whose slot nobody has needed since.
+---@return polyshm.participant[]? list
+---@return string? message
+---@return string? code
+function arena:participants() end
+
+---The place of root `index`, counted from 1: words that every arena has, and the first destinations.
+---@param index integer    1 to 32
+---@return integer place
+function arena:root(index) end
+
+---Allocates `size` zeroed bytes and puts their place into the destination at `place` (a root, or an aligned word of a block),
+---which has to hold 0: one step, whoever dies.
+---@param place integer
+---@param size polyshm.bytes
+---@return true? done
+---@return string? message
+---@return string? code
+function arena:alloc_into(place, size) end
+
+---Frees the block that the destination at `place` holds, and leaves 0 there.
+---@param place integer
+---@return true? done
+---@return string? message
+---@return string? code
+function arena:free_from(place) end
+
+---Bytes of the block at `place`: at least those that were asked for.
+---@param place integer
+---@return integer bytes
+function arena:block_size(place) end
+
+---`size` bytes at `place`, inside one block.
+---@param place integer
+---@param size polyshm.bytes
+---@return string
+function arena:read(place, size) end
+
+---@param place integer
+---@param data string
+function arena:write(place, data) end
+
+---Exact while nobody allocates.
+---@class polyshm.arena_stats
+---@field size integer            bytes of the arena
+---@field heap integer            bytes of it that the heap can give out
+---@field used integer            bytes of blocks that are in use
+---@field free integer            bytes of all others
+---@field largest_free integer    the largest block that could be had now
+---@field large integer           blocks in use that have pages of their own
+---@field large_pages integer     their pages
+---@field objects integer         names
+---@field taking_part integer     slots of threads that live
+---@field participants integer    slots that there are
+---@field classes { block: integer, pages: integer, used: integer, free: integer }[]    the sizes of small blocks
+
+---A thread that owns or waits for something in an arena, or did, as it was when `arena:participants()` looked.
+---@class polyshm.participant
+---@field slot integer          its place in the table, from 0
+---@field generation integer    of the slot: another one is another participant
+---@field pid integer           as its own PID namespace sees it
+---@field thread integer        as its own PID namespace sees it
+---@field language "c"|"python"|"lua"
+---@field alive boolean
+---@field self boolean          the calling thread
+---@field holds string[]        names of the locks that it has; "(heap)" and "(directory)" are the arena's own
+---@field waits? string         the name of what it sleeps for
+local participant = {}
+
+---Waits until it is gone, up to `timeout` seconds: nil for ever, 0 not at all.
+---@param timeout? number
+---@return boolean gone
+---@return "timeout"? why
+function participant:wait(timeout) end
+
+---A mutex of an arena, by name. It knows the death of its owner in whatever PID namespace, and hands itself to who has waited
+---for long.
 ---@class polyshm.mutex
 local mutex = {}
 
@@ -412,33 +644,61 @@ function mutex:locked() end
 ---@return integer? pid
 function mutex:owner() end
 
----An open-file-description lock on a range of the file behind a segment. The kernel drops it when its holder dies.
----@class polyshm.record_lock
-local record_lock = {}
+---@return string
+function mutex:name() end
 
----Waits up to `timeout` seconds: nil for ever, 0 not at all. Raises if this object has it, but for `timeout` 0.
----@param timeout? number
----@return boolean? acquired
----@return string? why    "timeout" or "held"
----@return string? code
-function record_lock:acquire(timeout) end
-
-function record_lock:release() end
-
----Acquires, for `local held <close> = lock:guard()`. Never nil: a timeout raises.
----@param timeout? number
----@return polyshm.guard
-function record_lock:guard(timeout) end
-
----Would an acquire have to wait?
+---May its owner acquire it again?
 ---@return boolean
-function record_lock:locked() end
+function mutex:recursive() end
 
----A lock that is held, until the end of its block.
----@class polyshm.guard
-local guard = {}
+---A number of 64 bits that processes change together, all sequentially consistent. Arithmetic wraps.
+---@class polyshm.counter
+local counter = {}
 
----Gives the lock back before the end of the block. Once is enough.
-function guard:release() end
+---Adds `by` (default: 1).
+---@param by? integer
+---@return integer now    the new value
+function counter:add(by) end
+
+---Takes `by` (default: 1) away.
+---@param by? integer
+---@return integer now    the new value
+function counter:sub(by) end
+
+---@return integer
+function counter:load() end
+
+---@param value integer
+function counter:store(value) end
+
+---@param value integer
+---@return integer previous
+function counter:exchange(value) end
+
+---Stores `desired` if the value is `expected`: it was, if that is what comes back.
+---@param expected integer
+---@param desired integer
+---@return integer previous
+function counter:compare_exchange(expected, desired) end
+
+---Raises it to `value` if it is less.
+---@param value integer
+---@return integer now    the new value
+function counter:max(value) end
+
+---Lowers it to `value` if it is more.
+---@param value integer
+---@return integer now    the new value
+function counter:min(value) end
+
+---Waits until the value is `at_least` or more, up to `timeout` seconds: nil for ever, 0 not at all.
+---@param at_least integer
+---@param timeout? number
+---@return boolean reached
+---@return "timeout"? why
+function counter:wait(at_least, timeout) end
+
+---@return string
+function counter:name() end
 
 return polyshm

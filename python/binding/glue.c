@@ -1,99 +1,11 @@
 /* SPDX-License-Identifier: MIT
  *
- * The only place where a code of the core becomes an exception, and the conversions that all nouns share.
+ * The conversions that all nouns share, waits, and what types need.
  */
 #include "glue.h"
 
-#include <errno.h>
 #include <limits.h>
 #include <math.h>
-#include <stdarg.h>
-#include <stdio.h>
-#include <string.h>
-
-/* ---- errors ---- */
-
-static PyObject *raise_os(PyObject *type, int number, const char *text, PyObject *address)
-{
-    PyObject *error = PyObject_CallFunction(type, "isO", number, text, address);
-    if (error != NULL) {
-        PyErr_SetObject((PyObject *)Py_TYPE(error), error); /* OSError made the subclass of the number */
-        Py_DECREF(error);
-    }
-    return NULL;
-}
-
-PyObject *glue_raise(py_state *state, int rc, PyObject *address, const char *detail)
-{
-    PyObject *type = PyExc_ValueError;
-    const char *text = pshm_error_text(rc);
-    switch (pshm_error_class(rc)) {
-    case PSHM_CLASS_OS:
-        return raise_os(PyExc_OSError, -rc, text, address);
-    case PSHM_CLASS_LOST:
-        return raise_os(state->lost, EFAULT, text, address);
-    case PSHM_CLASS_DELETED:
-        type = state->deleted;
-        break;
-    case PSHM_CLASS_TYPE:
-        type = PyExc_TypeError;
-        break;
-    case PSHM_CLASS_INDEX:
-        type = PyExc_IndexError;
-        break;
-    case PSHM_CLASS_BUFFER:
-        type = PyExc_BufferError;
-        break;
-    case PSHM_CLASS_RUNTIME:
-        type = PyExc_RuntimeError;
-        break;
-    case PSHM_CLASS_VALUE:
-        break;
-    }
-    if (detail != NULL)
-        return PyErr_Format(type, "%U: %s: %s", address, detail, text);
-    return PyErr_Format(type, "%U: %s", address, text);
-}
-
-PyObject *glue_address(const pshm_segment *handle)
-{
-    return PyUnicode_DecodeFSDefault(handle->address);
-}
-
-PyObject *glue_raise_segment(py_segment *segment, int rc, const char *format, ...)
-{
-    if (rc == GLUE_RAISED)
-        return NULL;
-    char detail[160];
-    if (rc == PSHM_ECLOSED)
-        format = NULL; /* whatever was asked for */
-    if (format != NULL) {
-        va_list arguments;
-        va_start(arguments, format);
-        (void)vsnprintf(detail, sizeof detail, format, arguments);
-        va_end(arguments);
-    }
-    PyObject *address = glue_address(segment->handle);
-    if (address == NULL)
-        return NULL;
-    (void)glue_raise(glue_state((PyObject *)segment), rc, address, format != NULL ? detail : NULL);
-    Py_DECREF(address);
-    return NULL;
-}
-
-PyObject *glue_raise_range(py_segment *segment, int rc, uint64_t offset, uint64_t size)
-{
-    if (rc != PSHM_EBOUNDS)
-        return glue_raise_segment(segment, rc, NULL);
-    PyObject *address = glue_address(segment->handle);
-    if (address == NULL)
-        return NULL;
-    (void)PyErr_Format(PyExc_ValueError, "%U: offset %llu + size %llu: %s (size %llu)", address,
-                       (unsigned long long)offset, (unsigned long long)size, pshm_error_text(rc),
-                       (unsigned long long)segment->handle->size);
-    Py_DECREF(address);
-    return NULL;
-}
 
 /* ---- arguments ---- */
 
@@ -316,13 +228,36 @@ int glue_borrow(PyObject *value, glue_bytes *out)
     return 0;
 }
 
+/* A relative path means another file once the process has moved, or in another process. Without a working directory
+ * such a segment is opened all the same. */
+PyObject *glue_folder(pshm_segment_kind kind, const char *path)
+{
+    if (kind != PSHM_SEGMENT_FILE || path[0] == '/')
+        return NULL;
+    PyObject *folder = NULL;
+    PyObject *os = PyImport_ImportModule("os");
+    if (os != NULL) {
+        folder = PyObject_CallMethod(os, "getcwd", NULL);
+        Py_DECREF(os);
+    }
+    if (folder == NULL)
+        PyErr_Clear();
+    return folder;
+}
+
 /* ---- waits ---- */
 
 int glue_wait(pshm_segment *handle, glue_step step, void *closure, int64_t deadline)
 {
     for (;;) {
         int rc;
-        GLUE_UNLOCKED(rc, handle, step(closure, deadline));
+        if (handle != NULL) {
+            GLUE_UNLOCKED(rc, handle, step(closure, deadline));
+        } else {
+            Py_BEGIN_ALLOW_THREADS;
+            rc = step(closure, deadline);
+            Py_END_ALLOW_THREADS;
+        }
         if (rc != -EINTR)
             return rc;
         if (PyErr_CheckSignals() < 0)

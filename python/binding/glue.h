@@ -25,13 +25,19 @@
     X(segment_type)                                                                                                    \
     X(window_type)                                                                                                     \
     X(atomic_type)                                                                                                     \
-    X(mutex_type)                                                                                                      \
+    X(segment_mutex_type)                                                                                              \
     X(recovery_type)                                                                                                   \
     X(record_lock_type)                                                                                                \
     X(stat_type)                                                                                                       \
+    X(arena_type)                                                                                                      \
+    X(participant_type)                                                                                                \
+    X(mutex_type)                                                                                                      \
+    X(counter_type)                                                                                                    \
     X(error)                                                                                                           \
     X(lost)                                                                                                            \
     X(deleted)                                                                                                         \
+    X(corrupt)                                                                                                         \
+    X(incompatible)                                                                                                    \
     X(owner_died)
 
 typedef struct py_state {
@@ -61,10 +67,11 @@ typedef struct py_segment {
 /* An exception is set; no code of the core is positive. */
 #define GLUE_RAISED 1
 
-/* Sets the exception of `rc` about `address` (a str): "address: detail: text". Returns NULL. */
-PyObject *glue_raise(py_state *state, int rc, PyObject *address, const char *detail);
+/* Sets the exception of `rc` about `address`: "address: detail: text". Both are str, or the detail NULL for none.
+ * Returns NULL. */
+PyObject *glue_raise(py_state *state, int rc, PyObject *address, PyObject *detail);
 
-/* The same about a segment, the detail as printf writes it; NULL for none. */
+/* The same about a segment, the detail as PyUnicode_FromFormat writes it; NULL for none. */
 PyObject *glue_raise_segment(py_segment *segment, int rc, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -81,7 +88,7 @@ typedef struct glue_signature {
     int required;   /* so many must be given */
     int positional; /* so many may be given by position */
     int count;      /* so many there are */
-    const char *names[5];
+    const char *names[10];
 } glue_signature;
 
 int glue_sort(const glue_signature *signature, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames,
@@ -150,6 +157,9 @@ static inline int glue_count_or_none(PyObject *value, const char *name, uint64_t
 
 /* A size in bytes, or text such as "64M". */
 int glue_size(PyObject *value, const char *name, uint64_t *out);
+
+/* The working directory, where the path of a file: address starts from there; else NULL, without an exception. */
+PyObject *glue_folder(pshm_segment_kind kind, const char *path);
 
 /* Permissions: an int, or octal digits. */
 int glue_mode(PyObject *value, uint32_t *out);
@@ -246,7 +256,8 @@ static inline void glue_leave(pshm_segment *handle)
 /* One slice of a wait. */
 typedef int (*glue_step)(void *closure, int64_t deadline);
 
-/* Waits without the GIL, slice by slice; between two of them signal handlers run and a close is seen.
+/* Waits without the GIL, slice by slice; between two of them signal handlers run and a close is seen. Where `handle` is
+ * NULL the steps see to it themselves that their memory stays.
  * Returns what the last step did, PSHM_ECLOSED, or GLUE_RAISED when a handler raised. */
 int glue_wait(pshm_segment *handle, glue_step step, void *closure, int64_t deadline);
 
@@ -264,14 +275,17 @@ PyObject *glue_reduce(const char *function, PyObject *arguments);
 /* ---- one per noun ---- */
 
 #define PSHM_RAW(noun) int py_##noun##_register(PyObject *module);
+#define PSHM_KIND(number, noun) int py_##noun##_register(PyObject *module);
 #include <polyshm/kinds.def>
+int py_segment_mutex_register(PyObject *module);
+int py_lock_register(PyObject *module);
 int py_window_register(PyObject *module);
 int py_stat_register(PyObject *module);
 
 /* Methods of Segment that live with what they make. */
 PyObject *py_window_view(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 PyObject *py_atomic_of(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
-PyObject *py_mutex_of(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
+PyObject *py_segment_mutex_of(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 PyObject *py_record_lock_of(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 PyObject *py_stat_of(PyObject *self, PyObject *unused);
 

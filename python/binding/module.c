@@ -18,12 +18,19 @@ static int add_exceptions(PyObject *module)
 {
     py_state *state = PyModule_GetState(module);
     state->error = add_exception(module, "polyshm.Error",
-                                 "What polyshm itself has to say; the base of Lost and Deleted.", NULL, NULL);
+                                 "What polyshm itself has to say; the base of Lost, Deleted, Corrupt and Incompatible.",
+                                 NULL, NULL);
     if (state->error == NULL)
         return -1;
     state->deleted = add_exception(module, "polyshm.Deleted",
                                    "The object was removed, or removed and made anew under the same name.",
                                    state->error, NULL);
+    state->corrupt = add_exception(module, "polyshm.Corrupt", "An arena holds bytes that cannot be.", state->error,
+                                   NULL);
+    state->incompatible = add_exception(
+        module, "polyshm.Incompatible",
+        "What is there is no arena, or an arena of another format, machine or size than this version can use.",
+        state->error, NULL);
     PyObject *bases = PyTuple_Pack(2, state->error, PyExc_OSError);
     if (bases != NULL)
         state->lost = add_exception(
@@ -36,20 +43,25 @@ static int add_exceptions(PyObject *module)
     if (names != NULL)
         state->owner_died = add_exception(
             module, "polyshm.OwnerDied",
-            "The owner of a lock died while it held it. errno is EOWNERDEAD, lock the lock, pid "
-            "the\nprocess that died or None.",
+            "The owner of a lock died while it held it. errno is EOWNERDEAD, lock the lock, pid the\n"
+            "process that died or None, participant the slot it had in the arena or None.",
             PyExc_OSError, names);
     Py_XDECREF(names);
-    return state->deleted != NULL && state->lost != NULL && state->owner_died != NULL ? 0 : -1;
+    return state->deleted != NULL && state->corrupt != NULL && state->incompatible != NULL && state->lost != NULL &&
+                   state->owner_died != NULL
+               ? 0
+               : -1;
 }
 
 static int execute(PyObject *module)
 {
-    if (add_exceptions(module) < 0 || py_window_register(module) < 0 || py_stat_register(module) < 0)
+    if (add_exceptions(module) < 0 || py_window_register(module) < 0 || py_stat_register(module) < 0 ||
+        py_lock_register(module) < 0 || py_segment_mutex_register(module) < 0)
         return -1;
 #define PSHM_RAW(noun)                                                                                                 \
     if (py_##noun##_register(module) < 0)                                                                              \
         return -1;
+#define PSHM_KIND(number, noun) PSHM_RAW(noun)
 #include <polyshm/kinds.def>
     return PyModule_AddStringConstant(module, "__version__", pshm_version());
 }

@@ -9,31 +9,52 @@
 
 PyObject *py_lock_raise(py_lock *lock, int rc)
 {
-    return glue_raise_segment(lock->segment, rc, "mutex at offset %llu", (unsigned long long)lock->offset);
+    if (rc == GLUE_RAISED)
+        return NULL;
+    PyObject *address = lock->verbs->address(lock);
+    PyObject *detail = address == NULL ? NULL : lock->verbs->describe(lock);
+    if (detail != NULL)
+        (void)glue_raise(glue_state((PyObject *)lock), rc, address, detail);
+    Py_XDECREF(detail);
+    Py_XDECREF(address);
+    return NULL;
+}
+
+static PyObject *number_or_none(uint32_t number, uint32_t less)
+{
+    if (number == 0)
+        Py_RETURN_NONE;
+    return PyLong_FromUnsignedLong(number - less);
+}
+
+static int set_number(PyObject *died, const char *name, PyObject *number)
+{
+    int rc = number == NULL ? -1 : PyObject_SetAttrString(died, name, number);
+    Py_XDECREF(number);
+    return rc;
 }
 
 /* An OwnerDied that is not raised yet. */
 static PyObject *make_died(py_lock *lock, const pshm_death *death)
 {
-    py_state *state = glue_state((PyObject *)lock);
-    PyObject *address = glue_address(lock->segment->handle);
-    if (address == NULL)
-        return NULL;
+    PyObject *type = glue_state((PyObject *)lock)->owner_died;
     char pid[40] = "";
     if (death->pid != 0)
         (void)PyOS_snprintf(pid, sizeof pid, " (pid %lu)", (unsigned long)death->pid);
-    PyObject *text = PyUnicode_FromFormat("the owner%s of the mutex at offset %llu died", pid,
-                                          (unsigned long long)lock->offset);
-    PyObject *number = death->pid != 0 ? PyLong_FromUnsignedLong(death->pid) : Py_NewRef(Py_None);
+    PyObject *address = lock->verbs->address(lock);
+    PyObject *what = address == NULL ? NULL : lock->verbs->describe(lock);
+    PyObject *text = what == NULL ? NULL : PyUnicode_FromFormat("the owner%s of the %U died", pid, what);
     PyObject *died = NULL;
-    if (text != NULL && number != NULL)
-        died = PyObject_CallFunction(state->owner_died, "iOO", EOWNERDEAD, text, address);
-    if (died != NULL &&
-        (PyObject_SetAttrString(died, "lock", (PyObject *)lock) < 0 || PyObject_SetAttrString(died, "pid", number) < 0))
+    if (text != NULL)
+        died = PyObject_CallFunction(type, "iOO", EOWNERDEAD, text, address);
+    /* Slots are counted from 0; in a pshm_death 0 is none. */
+    if (died != NULL && (PyObject_SetAttrString(died, "lock", (PyObject *)lock) < 0 ||
+                         set_number(died, "pid", number_or_none(death->pid, 0)) < 0 ||
+                         set_number(died, "participant", number_or_none(death->participant, 1)) < 0))
         Py_CLEAR(died);
-    Py_DECREF(address);
+    Py_XDECREF(address);
+    Py_XDECREF(what);
     Py_XDECREF(text);
-    Py_XDECREF(number);
     return died;
 }
 
@@ -64,17 +85,13 @@ static int wait_step(void *closure, int64_t deadline)
 static int wait_for(py_lock *lock, int (*verb)(void *, int64_t, pshm_death *), int64_t timeout, pshm_death *death)
 {
     wait_closure closure = {verb, lock->mutex, death};
-    return glue_wait(lock->segment->handle, wait_step, &closure, pshm_deadline(timeout));
+    return glue_wait(lock->handle, wait_step, &closure, pshm_deadline(timeout));
 }
 
 /* Takes it marked or not. 0, -ETIMEDOUT, another code, GLUE_RAISED. */
 static int take_marked(py_lock *lock, int64_t timeout, pshm_death *death)
 {
-    int rc = glue_enter(lock->segment->handle);
-    if (rc != 0)
-        return rc;
-    rc = lock->verbs->recover(lock->mutex, 0, death);
-    glue_leave(lock->segment->handle);
+    int rc = lock->verbs->recover(lock->mutex, 0, death);
     if ((rc == -ETIMEDOUT && timeout != 0) || rc == -EINTR)
         rc = wait_for(lock, lock->verbs->recover, timeout, death);
     return rc;
@@ -112,14 +129,10 @@ static int take_slowly(py_lock *lock, int64_t timeout, int rc, pshm_death *death
 /* Without waiting first, and then with the GIL still held: that is nearly always the whole of it. */
 static inline int take(py_lock *lock, int64_t timeout)
 {
-    pshm_death death = {false, 0};
+    pshm_death death = {false, 0, 0};
     int rc = -EBUSY;
     if (lock->repair == NULL) {
-        rc = glue_enter(lock->segment->handle);
-        if (rc == 0) {
-            rc = lock->verbs->try(lock->mutex, &death);
-            glue_leave(lock->segment->handle);
-        }
+        rc = lock->verbs->try(lock->mutex, &death);
         if (PSHM_LIKELY(rc == 0))
             return 0;
     }
@@ -171,16 +184,58 @@ PyObject *py_lock_exit(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
     return py_lock_raise(lock, rc);
 }
 
+PyObject *py_lock_locked(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    py_lock *lock = (py_lock *)self;
+    int rc = lock->verbs->locked(lock->mutex);
+    if (rc < 0)
+        return py_lock_raise(lock, rc);
+    return PyBool_FromLong(rc);
+}
+
+PyObject *py_lock_owner(PyObject *self, PyObject *unused)
+{
+    (void)unused;
+    py_lock *lock = (py_lock *)self;
+    uint32_t pid = 0;
+    int rc = lock->verbs->owner(lock->mutex, &pid);
+    if (rc < 0)
+        return py_lock_raise(lock, rc);
+    return number_or_none(pid, 0);
+}
+
+int py_lock_repair(PyObject *value, PyObject **out)
+{
+    *out = value == Py_None ? NULL : value;
+    if (*out == NULL || PyCallable_Check(value))
+        return 0;
+    PyErr_Format(PyExc_TypeError, "repair must be callable or None, not %.100s", Py_TYPE(value)->tp_name);
+    return -1;
+}
+
+int py_lock_recursive(PyObject *value, pshm_recursive *out)
+{
+    bool truth;
+    *out = PSHM_RECURSIVE_ANY;
+    if (value == NULL || value == Py_None)
+        return 0;
+    if (glue_bool(value, &truth) < 0)
+        return -1;
+    *out = truth ? PSHM_RECURSIVE_YES : PSHM_RECURSIVE_NO;
+    return 0;
+}
+
 int py_lock_traverse(PyObject *self, visitproc visit, void *arg)
 {
     py_lock *lock = (py_lock *)self;
     Py_VISIT(Py_TYPE(self));
-    Py_VISIT(lock->segment);
+    Py_VISIT(lock->whole);
     Py_VISIT(lock->repair);
     return 0;
 }
 
-/* The segment stays: a method that a finalizer calls later finds it. It leads nowhere, so no cycle needs it. */
+/* The whole stays: a method that a finalizer calls later finds it. It leads nowhere, so no cycle needs it. */
 int py_lock_clear(PyObject *self)
 {
     Py_CLEAR(((py_lock *)self)->repair);
@@ -200,7 +255,7 @@ static PyObject *recovery_enter(PyObject *self, PyObject *unused)
     (void)unused;
     const py_recovery *recovery = (py_recovery *)self;
     py_lock *lock = recovery->lock;
-    pshm_death death = {false, 0};
+    pshm_death death = {false, 0, 0};
     int rc = take_marked(lock, recovery->timeout, &death);
     if (rc != 0)
         return py_lock_raise(lock, rc);

@@ -1,87 +1,88 @@
 /* SPDX-License-Identifier: MIT
  *
- * polyshm.Mutex: the protocol of py_lock.h over the mutex of a segment.
+ * polyshm.Mutex: the protocol of py_lock.h over the mutex of an arena.
  */
+#include "py_arena.h"
 #include "py_lock.h"
 
 typedef struct py_mutex {
-    py_lock lock;
-    pshm_segment_mutex mutex;
+    py_lock lock; /* its `whole` is the arena */
+    pshm_mutex mutex;
 } py_mutex;
+
+/* ---- verbs ---- */
 
 static int verb_try(void *mutex, pshm_death *death)
 {
-    return pshm_segment_mutex_try(mutex, death);
+    return pshm_mutex_try(mutex, death);
 }
 
 static int verb_acquire(void *mutex, int64_t deadline, pshm_death *death)
 {
-    return pshm_segment_mutex_acquire(mutex, deadline, death);
+    return pshm_mutex_acquire(mutex, deadline, death);
 }
 
 static int verb_recover(void *mutex, int64_t deadline, pshm_death *death)
 {
-    return pshm_segment_mutex_recover(mutex, deadline, death);
+    return pshm_mutex_recover(mutex, deadline, death);
 }
 
 static int verb_consistent(void *mutex)
 {
-    return pshm_segment_mutex_consistent(mutex);
+    return pshm_mutex_consistent(mutex);
 }
 
 static int verb_release(void *mutex)
 {
-    return pshm_segment_mutex_release(mutex);
+    return pshm_mutex_release(mutex);
 }
 
-static const py_lock_verbs verbs = {verb_try, verb_acquire, verb_recover, verb_consistent, verb_release};
-
-static PyObject *mutex_locked(PyObject *object, PyObject *unused)
+static int verb_locked(void *mutex)
 {
-    (void)unused;
-    py_mutex *self = (py_mutex *)object;
-    int rc = glue_enter(self->mutex.segment);
-    if (rc == 0) {
-        rc = pshm_segment_mutex_locked(&self->mutex);
-        glue_leave(self->mutex.segment);
-    }
-    if (rc < 0)
-        return py_lock_raise(&self->lock, rc);
-    return PyBool_FromLong(rc);
+    return pshm_mutex_locked(mutex);
 }
 
-static PyObject *mutex_owner(PyObject *object, PyObject *unused)
+static int verb_owner(void *mutex, uint32_t *pid)
 {
-    (void)unused;
-    py_mutex *self = (py_mutex *)object;
-    uint32_t pid = 0;
-    int rc = glue_enter(self->mutex.segment);
-    if (rc == 0) {
-        rc = pshm_segment_mutex_owner(&self->mutex, &pid);
-        glue_leave(self->mutex.segment);
-    }
-    if (rc < 0)
-        return py_lock_raise(&self->lock, rc);
-    if (pid == 0)
-        Py_RETURN_NONE;
-    return PyLong_FromUnsignedLong(pid);
+    return pshm_mutex_owner(mutex, pid);
+}
+
+static PyObject *verb_address(const py_lock *lock)
+{
+    return py_arena_address((py_arena *)lock->whole);
+}
+
+static PyObject *verb_describe(const py_lock *lock)
+{
+    return py_object_describe(&((const py_mutex *)lock)->mutex.object);
+}
+
+static const py_lock_verbs verbs = {verb_try,    verb_acquire, verb_recover, verb_consistent, verb_release,
+                                    verb_locked, verb_owner,   verb_address, verb_describe};
+
+/* ---- life ---- */
+
+const pshm_object *py_mutex_object(PyObject *self)
+{
+    return &((py_mutex *)self)->mutex.object;
 }
 
 static PyObject *mutex_reduce(PyObject *object, PyObject *unused)
 {
     (void)unused;
     const py_mutex *self = (py_mutex *)object;
-    return glue_reduce("reduce_mutex",
-                       Py_BuildValue("(OKOO)", self->lock.segment, (unsigned long long)self->mutex.offset,
-                                     self->mutex.recursive ? Py_True : Py_False,
-                                     self->lock.repair != NULL ? self->lock.repair : Py_None));
+    return py_object_reduce((py_arena *)self->lock.whole, &self->mutex.object, self->lock.repair);
 }
 
 static PyObject *mutex_repr(PyObject *object)
 {
     const py_mutex *self = (py_mutex *)object;
-    return PyUnicode_FromFormat("<polyshm.Mutex at offset %llu%s of %R>", (unsigned long long)self->mutex.offset,
-                                self->mutex.recursive ? " recursive" : "", self->lock.segment);
+    PyObject *name = py_object_name_of(&self->mutex.object);
+    PyObject *text = name == NULL ? NULL
+                                  : PyUnicode_FromFormat("<polyshm.Mutex %R%s of %R>", name,
+                                                         self->mutex.recursive ? " recursive" : "", self->lock.whole);
+    Py_XDECREF(name);
+    return text;
 }
 
 static void mutex_dealloc(PyObject *object)
@@ -90,46 +91,48 @@ static void mutex_dealloc(PyObject *object)
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
     if (self->lock.mutex != NULL)
-        pshm_segment_mutex_fini(&self->mutex);
+        pshm_mutex_fini(&self->mutex);
     Py_XDECREF(self->lock.repair);
-    Py_XDECREF(self->lock.segment);
+    Py_XDECREF(self->lock.whole);
     type->tp_free(object);
     Py_DECREF(type);
 }
 
+static PyObject *get_name(PyObject *object, void *unused)
+{
+    (void)unused;
+    return py_object_name_of(&((py_mutex *)object)->mutex.object);
+}
+
+static PyObject *get_recursive(PyObject *object, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(((py_mutex *)object)->mutex.recursive);
+}
+
+static PyGetSetDef attributes[] = {
+    {"name", get_name, NULL, "Its name in the arena.", NULL},
+    {"recursive", get_recursive, NULL, "May the owner take it again?", NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyMethodDef methods[] = {
-    {"acquire", GLUE_METHOD(py_lock_acquire), METH_FASTCALL | METH_KEYWORDS,
-     "acquire($self, /, blocking=True, timeout=None)\n--\n\n"
-     "Takes the lock, waiting up to timeout seconds (None or -1: for ever). True, or False if it was not to be had.\n\n"
-     "Errors: OwnerDied if the owner died and there is no repair, the lock is not held and stays marked;\n"
-     "RuntimeError if this thread holds it already and it is not recursive (not blocking: False); ValueError once the\n"
-     "segment is closed. A signal's handler runs during the wait; if it raises, the lock is not held."},
-    {"release", py_lock_release, METH_NOARGS,
-     "release($self, /)\n--\n\nReleases, on a closed segment too. RuntimeError unless this thread holds it."},
-    {"locked", mutex_locked, METH_NOARGS, "locked($self, /)\n--\n\nIs it held by a living owner?"},
-    {"owner", mutex_owner, METH_NOARGS,
-     "owner($self, /)\n--\n\nThe pid of the process that holds it; None for nobody, or one that does not leave its "
-     "mark."},
-    {"recover", GLUE_METHOD(py_lock_recover), METH_FASTCALL | METH_KEYWORDS,
-     "recover($self, /, timeout=None)\n--\n\n"
-     "A context manager that acquires, whether the owner died or not, and gives the OwnerDied, or None. Leaving it "
-     "takes\n"
-     "the mark away and releases; leaving it by an exception only releases. TimeoutError after timeout seconds."},
-    {"__enter__", py_lock_enter, METH_NOARGS, "__enter__($self, /)\n--\n\nacquire()"},
-    {"__exit__", GLUE_METHOD(py_lock_exit), METH_FASTCALL, "__exit__($self, /, *args)\n--\n\nrelease()"},
+    PY_LOCK_METHODS("Deleted; ValueError once the arena is closed."),
     {"__reduce__", mutex_reduce, METH_NOARGS,
-     "__reduce__($self, /)\n--\n\nPickles with its segment, and with its repair."},
+     "__reduce__($self, /)\n--\n\nPickles with its arena, and with its repair; refused (Deleted) if another object has "
+     "its name by then."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, "A robust, process-shared pthread mutex on raw memory, with a mark that tells of an owner's death.\n\n"
-                "Only the thread that took it may release it; see pthread_mutex_lock(3)."},
+    {Py_tp_doc, "A lock by name that survives the death of whoever holds it.\n\n"
+                "Only the thread that took it may release it. Who waits long is handed it next."},
     {Py_tp_dealloc, mutex_dealloc},
     {Py_tp_traverse, py_lock_traverse},
     {Py_tp_clear, py_lock_clear},
     {Py_tp_repr, mutex_repr},
     {Py_tp_methods, methods},
+    {Py_tp_getset, attributes},
     {0, NULL},
 };
 
@@ -138,52 +141,64 @@ static PyType_Spec spec = {"polyshm.Mutex", sizeof(py_mutex), 0, GLUE_FLAGS | Py
 int py_mutex_register(PyObject *module)
 {
     py_state *state = PyModule_GetState(module);
-    if (py_lock_register(module) < 0 || glue_type(module, &spec, true, &state->mutex_type) < 0 ||
-        PyModule_AddIntConstant(module, "MUTEX_SIZE", (long)PSHM_MUTEX_SIZE) < 0)
-        return -1;
-    return PyModule_AddIntConstant(module, "MUTEX_ALIGN", PSHM_MUTEX_ALIGN);
+    return glue_type(module, &spec, true, &state->mutex_type);
+}
+
+/* ---- opening ---- */
+
+typedef struct opening {
+    pshm_mutex *mutex;
+    pshm_arena *arena;
+    const char *name;
+    size_t length;
+    bool create;
+    pshm_recursive recursive;
+} opening;
+
+static int open_step(void *closure, int64_t deadline)
+{
+    (void)deadline;
+    const opening *wanted = closure;
+    bool created;
+    return pshm_mutex_init(wanted->mutex, wanted->arena, wanted->name, wanted->length, wanted->create,
+                           wanted->recursive, &created);
+}
+
+static PyObject *make(py_arena *arena, PyObject *name, bool create, pshm_recursive recursive, PyObject *repair)
+{
+    opening wanted = {.arena = arena->handle, .create = create, .recursive = recursive};
+    if (py_object_name(arena, name, &wanted.name, &wanted.length) < 0)
+        return NULL;
+    PyTypeObject *type = (PyTypeObject *)glue_state((PyObject *)arena)->mutex_type;
+    py_mutex *self = (py_mutex *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    wanted.mutex = &self->mutex;
+    int rc = glue_wait(NULL, open_step, &wanted, 0);
+    if (rc != 0) {
+        Py_DECREF(self);
+        return py_arena_raise(arena, rc, "mutex %R", name);
+    }
+    self->lock.verbs = &verbs;
+    self->lock.mutex = &self->mutex;
+    self->lock.whole = Py_NewRef((PyObject *)arena);
+    self->lock.repair = Py_XNewRef(repair);
+    return (PyObject *)self;
+}
+
+PyObject *py_mutex_open(py_arena *arena, PyObject *name, PyObject *repair)
+{
+    return make(arena, name, false, PSHM_RECURSIVE_ANY, repair);
 }
 
 PyObject *py_mutex_of(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const glue_signature signature = {"mutex", 1, 4, 4, {"offset", "create", "recursive", "repair"}};
-    py_segment *segment = (py_segment *)object;
-    PyObject *given[4];
-    uint64_t offset = 0;
-    bool create = false, truth;
-    pshm_recursive recursive = PSHM_RECURSIVE_ANY;
-    if (glue_args(&signature, args, nargs, kwnames, given) < 0 || glue_count(given[0], "offset", &offset) < 0)
+    static const glue_signature signature = {"mutex", 1, 3, 3, {"name", "recursive", "repair"}};
+    py_arena *arena = (py_arena *)object;
+    PyObject *given[3], *repair;
+    pshm_recursive recursive;
+    if (glue_args(&signature, args, nargs, kwnames, given) < 0 || py_lock_recursive(given[1], &recursive) < 0 ||
+        py_lock_repair(given[2], &repair) < 0)
         return NULL;
-    if (given[1] != NULL && glue_bool(given[1], &create) < 0)
-        return NULL;
-    if (given[2] != NULL && given[2] != Py_None) {
-        if (glue_bool(given[2], &truth) < 0)
-            return NULL;
-        recursive = truth ? PSHM_RECURSIVE_YES : PSHM_RECURSIVE_NO;
-    }
-    PyObject *repair = given[3] == Py_None ? NULL : given[3];
-    if (repair != NULL && !PyCallable_Check(repair))
-        return PyErr_Format(PyExc_TypeError, "repair must be callable or None, not %.100s", Py_TYPE(repair)->tp_name);
-
-    PyTypeObject *type = (PyTypeObject *)glue_state(object)->mutex_type;
-    py_mutex *self = (py_mutex *)type->tp_alloc(type, 0);
-    if (self == NULL)
-        return NULL;
-    int rc = glue_enter(segment->handle);
-    if (rc == 0) {
-        rc = pshm_segment_mutex_init(&self->mutex, segment->handle, offset, create, recursive);
-        glue_leave(segment->handle);
-    }
-    if (rc != 0) {
-        Py_DECREF(self);
-        if (rc == PSHM_EBOUNDS)
-            return glue_raise_range(segment, rc, offset, PSHM_MUTEX_SIZE);
-        return glue_raise_segment(segment, rc, "mutex at offset %llu", (unsigned long long)offset);
-    }
-    self->lock.verbs = &verbs;
-    self->lock.mutex = &self->mutex;
-    self->lock.segment = (py_segment *)Py_NewRef(object);
-    self->lock.offset = offset;
-    self->lock.repair = Py_XNewRef(repair);
-    return (PyObject *)self;
+    return make(arena, given[0], !arena->handle->readonly, recursive, repair);
 }

@@ -201,9 +201,9 @@ static PyMethodDef methods[] = {
     {"atomic", GLUE_METHOD(py_atomic_of), KEYWORDS,
      "atomic($self, /, type, offset)\n--\n\nAn Atomic on the word at offset; type is i32, u32, i64 or u64.\n\n"
      "Errors: ValueError where the word is not inside, not aligned to its size, or of another type."},
-    {"mutex", GLUE_METHOD(py_mutex_of), KEYWORDS,
+    {"mutex", GLUE_METHOD(py_segment_mutex_of), KEYWORDS,
      "mutex($self, /, offset, create=False, recursive=None, repair=None)\n--\n\n"
-     "A Mutex at offset: MUTEX_SIZE bytes, aligned to MUTEX_ALIGN; pthread_mutexattr_setrobust(3).\n\n"
+     "A SegmentMutex at offset: MUTEX_SIZE bytes, aligned to MUTEX_ALIGN; pthread_mutexattr_setrobust(3).\n\n"
      "create=True initialises it, as pthread_mutex_init does: for one process, while nobody uses it. recursive is "
      "taken\n"
      "from what exists, and False when creating. repair(died) is called with the lock held when its owner has died;\n"

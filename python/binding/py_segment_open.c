@@ -134,23 +134,6 @@ static int open_unlocked(PyObject *encoded, const pshm_options *options, pshm_se
     return rc;
 }
 
-/* A relative path means another file once the process has moved, or in another process. Without a working directory
- * such a segment is opened all the same. */
-static PyObject *working_directory(const pshm_segment *handle)
-{
-    if (handle->kind != PSHM_SEGMENT_FILE || handle->name[0] == '/')
-        return NULL;
-    PyObject *folder = NULL;
-    PyObject *os = PyImport_ImportModule("os");
-    if (os != NULL) {
-        folder = PyObject_CallMethod(os, "getcwd", NULL);
-        Py_DECREF(os);
-    }
-    if (folder == NULL)
-        PyErr_Clear();
-    return folder;
-}
-
 static PyObject *make(PyTypeObject *type, const request *wanted)
 {
     if (wanted->address == NULL) {
@@ -180,7 +163,7 @@ static PyObject *make(PyTypeObject *type, const request *wanted)
     self->offset = wanted->options.offset;
     self->access = wanted->options.access;
     self->exec = wanted->options.exec;
-    self->folder = working_directory(handle);
+    self->folder = glue_folder(handle->kind, handle->name);
     return (PyObject *)self;
 }
 

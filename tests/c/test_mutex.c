@@ -40,7 +40,7 @@ static void test_verbs(void **state)
         pshm_segment *s = fresh(serial);
         pshm_segment_mutex m, other;
         make(&m, s, PSHM_RECURSIVE_NO);
-        pshm_death death = {true, 9};
+        pshm_death death = {true, 9, 0};
         uint32_t pid = 9;
         assert_true(m.marked && !m.recursive);
         assert_rc(pshm_segment_mutex_init(&other, s, OFFSET, false, PSHM_RECURSIVE_ANY), 0);

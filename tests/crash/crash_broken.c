@@ -66,14 +66,14 @@ static uint64_t now(void)
 
 static int take_word(const subject *s, int64_t deadline, pshm_death *death)
 {
-    *death = (pshm_death){false, 0};
+    *death = (pshm_death){.died = false};
     uint64_t start = now();
     for (;;) {
         uint32_t nobody = 0, me = (uint32_t)getpid();
         if (__atomic_compare_exchange_n(&s->at->word, &nobody, me, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
             return 0;
         if (s->fault == BY_TIMEOUT && now() - start > 2000000) {
-            *death = (pshm_death){true, nobody};
+            *death = (pshm_death){.died = true, .pid = nobody};
             s->at->word = me;
             return 0;
         }
@@ -88,10 +88,10 @@ static int take_word(const subject *s, int64_t deadline, pshm_death *death)
 static int settle(const subject *s, int got, bool recover, pshm_death *death)
 {
     bytes *at = s->at;
-    *death = (pshm_death){false, 0};
+    *death = (pshm_death){.died = false};
     if (got == EOWNERDEAD) {
         if (s->fault == UNLOCKED_BEFORE_MARK && !recover) {
-            *death = (pshm_death){true, at->owner};
+            *death = (pshm_death){.died = true, .pid = at->owner};
             pthread_mutex_consistent(&at->mutex);
             pthread_mutex_unlock(&at->mutex);
             at->died = PSHM_MUTEX_DIED | death->pid;
@@ -106,7 +106,7 @@ static int settle(const subject *s, int got, bool recover, pshm_death *death)
         return -got;
     }
     if (at->died)
-        *death = (pshm_death){true, (uint32_t)at->died};
+        *death = (pshm_death){.died = true, .pid = (uint32_t)at->died};
     if (death->died && !recover) {
         at->owner = 0;
         pthread_mutex_unlock(&at->mutex);
@@ -210,7 +210,7 @@ int main(int argc, char **argv)
     int missed = 0;
     crash_init(argv);
     void *at;
-    crash_lock_memory(&at);
+    crash_lock_memory(CRASH_LOCK_BYTES, &at);
     crash_deadline_ms = 300;
     crash_failures_max = 3;
     for (size_t i = 0; i <= sizeof expectations / sizeof *expectations; i++) {

@@ -79,7 +79,7 @@ int main(int argc, char **argv)
     if (words + 3 > ARGUMENTS)
         return 2;
     memcpy(command, argv + 3, (size_t)words * sizeof *command);
-    snprintf(address, sizeof address, "fd:%d", crash_lock_memory(NULL));
+    snprintf(address, sizeof address, "fd:%d", crash_lock_memory(CRASH_LOCK_BYTES, NULL));
     const crash_lock *lock = crash_lock_of_mutex(argv[1], false);
     for (size_t i = 0; i < sizeof operations / sizeof *operations; i++) {
         crash_case c = *crash_lock_case(lock, operations[i].what);

@@ -2,7 +2,7 @@
  *
  * The modes of the driver, and the table. driver_trace.c steps one process, driver_exec.c one of another language.
  */
-#include "driver_trace.h"
+#include "driver_trail.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -69,6 +71,11 @@ int crash_fail(const char *format, ...)
     return 1;
 }
 
+const char *crash_message(void)
+{
+    return message;
+}
+
 pid_t crash_spawn(int (*function)(void *context), void *context)
 {
     for (int i = 0; i < HELPERS; i++) {
@@ -82,6 +89,18 @@ pid_t crash_spawn(int (*function)(void *context), void *context)
     }
     crash_fail("no helper: %s", strerror(errno));
     return -1;
+}
+
+/* A list that is empty points at itself. */
+bool crash_holds_nothing(void)
+{
+    struct {
+        void *list;
+        long offset;
+        void *pending;
+    } *head = NULL;
+    size_t size;
+    return syscall(SYS_get_robust_list, 0, &head, &size) == 0 && head->list == (void *)head && !head->pending;
 }
 
 void crash_wait_asleep(pid_t pid)
@@ -112,6 +131,14 @@ static void expect_end(pid_t pid, const char *who)
     }
 }
 
+void crash_await_helpers(void)
+{
+    for (int i = 0; i < HELPERS; i++)
+        if (helpers[i])
+            expect_end(helpers[i], "helper");
+    memset(helpers, 0, sizeof helpers);
+}
+
 /* What a survivor's process is given. */
 typedef struct survivor {
     const crash_case *c;
@@ -138,10 +165,7 @@ static void finish_run(const crash_case *c, crash_facts facts)
     survivor s = {c, facts};
     if (c->unblock)
         c->unblock(c->context);
-    for (int i = 0; i < HELPERS; i++)
-        if (helpers[i])
-            expect_end(helpers[i], "helper");
-    memset(helpers, 0, sizeof helpers);
+    crash_await_helpers();
     pid_t pid = crash_fork(run_check, &s);
     if (pid < 0)
         crash_fail("fork: %s", strerror(errno));
@@ -157,93 +181,22 @@ static int start_victim(crash_traced *t, const crash_case *c)
     return rc;
 }
 
-/* A state, as the survey met it. */
-typedef struct place {
-    unsigned long index; /* among all changes, in order */
-    unsigned long steps;
-    uintptr_t pc;
-    uint64_t hash, list, pending;
-    bool asleep;
-} place;
-
-/* The states of one operation. One that was seen before, at the same instruction with the same bytes, is not visited
- * again: a spin with sched_yield goes round and leaves nothing. */
-typedef struct trail {
-    place at[1024];
-    size_t count;
-    unsigned long instructions;
-    bool exact; /* a run takes the same steps as the one before */
-} trail;
-
-static void note_place(trail *path, const crash_traced *t, unsigned long index, bool asleep)
+/* For `make crash`, which makes one table of all programs. Quiet rows are of what is broken on purpose. */
+static void report_row(const crash_row *row)
 {
-    place p = {index, t->steps, t->pc, t->hash, t->list, t->pending, asleep};
-    for (size_t i = 0; i < path->count; i++) {
-        const place *old = &path->at[i];
-        if (old->pc == p.pc && old->hash == p.hash && old->list == p.list && old->pending == p.pending &&
-            old->asleep == p.asleep)
-            return;
-    }
-    if (path->count < sizeof path->at / sizeof *path->at)
-        path->at[path->count++] = p;
-}
-
-/* Goes to the end of the operation and notes the states on the way. */
-static void survey(crash_traced *t, const crash_case *c, trail *path, bool visit_sleep)
-{
-    unsigned long index = 0;
-    bool slept = false;
-    *path = (trail){.exact = !c->program && !helpers[0]};
-    note_place(path, t, index, false);
-    for (;;) {
-        crash_step_result result = crash_step(t);
-        if (result == CRASH_CHANGED) {
-            slept = false;
-            note_place(path, t, ++index, false);
-        } else if (result == CRASH_ASLEEP) {
-            if (!slept && visit_sleep)
-                note_place(path, t, ++index, true);
-            slept = true;
-            if (c->unblock)
-                c->unblock(c->context);
-        } else if (result == CRASH_END) {
-            note_place(path, t, ++index, false);
-            path->instructions = t->steps;
-            return;
-        } else if (result == CRASH_GONE) {
-            crash_fail("it went away by itself");
-            return;
-        }
-    }
-}
-
-/* Goes to a place of the trail; where this run takes other steps than the survey did, to the state of that number. */
-static void go_to(crash_traced *t, const crash_case *c, trail *path, const place *wanted, bool visit_sleep)
-{
-    bool slept = false;
-    if (path->exact && !wanted->asleep) {
-        while (t->steps < wanted->steps && crash_step_blindly(t) != CRASH_GONE)
-            continue;
-        if (t->pid > 0 && crash_trace_registers(t) == 0 && t->pc == wanted->pc)
-            return;
-        path->exact = false; /* what is left of this run is a kill somewhere else, just as fair */
+    char path[4096];
+    const char *build = getenv("POLYSHM_BUILD");
+    if (!build)
         return;
-    }
-    for (unsigned long index = 0; index < wanted->index;) {
-        crash_step_result result = crash_step(t);
-        if (result == CRASH_CHANGED) {
-            index++;
-            slept = false;
-        } else if (result == CRASH_ASLEEP) {
-            if (!slept && visit_sleep && ++index == wanted->index)
-                return;
-            slept = true;
-            if (c->unblock)
-                c->unblock(c->context);
-        } else if (result != CRASH_SAME) {
-            return;
-        }
-    }
+    snprintf(path, sizeof path, "%s/reports", build);
+    mkdir(path, 0777);
+    snprintf(path, sizeof path, "%s/reports/crash.txt", build);
+    FILE *file = fopen(path, "ae");
+    if (!file)
+        return;
+    fprintf(file, "%s\t%s\t%s\t%lu\t%lu\t%lu\t%lu\t%s\n", program_invocation_short_name, row->operation, row->mode,
+            row->instructions, row->states, row->kills, row->failures, crash_quiet ? "broken" : "");
+    fclose(file);
 }
 
 /* Rows are printed as they are done. */
@@ -253,6 +206,7 @@ static const crash_row *print_row(const crash_row *row)
         printf("%-48s %-14s %12s %7s %7s %9s\n", "operation", "mode", "instructions", "states", "kills", "failures");
     printf("%-48s %-14s %12lu %7lu %7lu %9lu\n", row->operation, row->mode, row->instructions, row->states, row->kills,
            row->failures);
+    report_row(row);
     return row;
 }
 
@@ -285,12 +239,12 @@ static void kill_victim(crash_traced *t, const crash_case *c)
 }
 
 /* A run of the victim to its end, for the trail; it dies there, as at any other place. */
-static void survey_victim(const crash_case *c, trail *path, bool visit_sleep)
+static void survey_victim(const crash_case *c, crash_trail *path, bool visit_sleep)
 {
     crash_traced t;
     start_run(c);
     if (start_victim(&t, c) == 0)
-        survey(&t, c, path, visit_sleep);
+        crash_survey(&t, c, path, visit_sleep, !helpers[0]);
     else
         path->count = 0;
     crash_facts facts = {.victim = t.pid, .killed = true};
@@ -300,7 +254,7 @@ static void survey_victim(const crash_case *c, trail *path, bool visit_sleep)
 
 const crash_row *crash_states(const crash_case *c)
 {
-    static trail path;
+    static crash_trail path;
     crash_row *row = new_row(c, "states");
     survey_victim(c, &path, true);
     row->instructions = path.instructions;
@@ -314,7 +268,7 @@ const crash_row *crash_states(const crash_case *c)
         bool started = start_victim(&t, c) == 0;
         crash_facts facts = {.victim = t.pid, .killed = true};
         if (started)
-            go_to(&t, c, &path, &path.at[i], true);
+            crash_go_to(&t, c, &path, &path.at[i], true);
         kill_victim(&t, c);
         row->kills++;
         finish_run(c, facts);
@@ -326,7 +280,7 @@ const crash_row *crash_states(const crash_case *c)
 
 const crash_row *crash_every(const crash_case *c)
 {
-    static trail path;
+    static crash_trail path;
     crash_row *row = new_row(c, "every");
     survey_victim(c, &path, false);
     row->instructions = path.instructions;
@@ -338,8 +292,8 @@ const crash_row *crash_every(const crash_case *c)
         start_run(c);
         bool started = start_victim(&t, c) == 0;
         crash_facts facts = {.victim = t.pid, .killed = true};
-        while (started && t.steps < wanted && crash_step_blindly(&t) != CRASH_GONE)
-            continue;
+        if (started)
+            crash_go_steps(&t, &path, wanted);
         kill_victim(&t, c);
         row->kills++;
         finish_run(c, facts);
@@ -350,7 +304,7 @@ const crash_row *crash_every(const crash_case *c)
 
 const crash_row *crash_stop(const crash_case *c)
 {
-    static trail path;
+    static crash_trail path;
     crash_row *row = new_row(c, "stop, run");
     survey_victim(c, &path, false);
     row->instructions = path.instructions;
@@ -364,7 +318,7 @@ const crash_row *crash_stop(const crash_case *c)
         bool started = start_victim(&t, c) == 0;
         crash_facts facts = {.victim = t.pid, .killed = !resume};
         if (started)
-            go_to(&t, c, &path, &path.at[i / 2], false);
+            crash_go_to(&t, c, &path, &path.at[i / 2], false);
         pid_t partner = crash_fork(c->partner, c->context);
         if (partner > 0)
             expect_end(partner, "partner");
@@ -383,72 +337,110 @@ const crash_row *crash_stop(const crash_case *c)
     return print_row(row);
 }
 
-/* What a death left, with the ids of the dead taken out: to a survivor the same bytes are the same death. */
-static uint64_t remains(const crash_case *c, pid_t victim)
+/* What a death leaves, with the ids of the two who die taken out: to a survivor the same bytes are the same death. */
+static uint64_t remains(const crash_case *c, pid_t victim, pid_t repairer)
 {
+    static unsigned char *copy;
+    static size_t room;
     uint64_t hash = UINT64_C(0xcbf29ce484222325);
+    if (room < c->watched_size) {
+        room = c->watched_size;
+        copy = realloc(copy, room);
+        if (!copy)
+            exit(2);
+    }
+    memcpy(copy, c->watched, c->watched_size);
+    if (c->blur)
+        c->blur(c->context, copy);
     for (size_t i = 0; i + 4 <= c->watched_size; i += 4) {
-        uint32_t word;
-        memcpy(&word, (const char *)c->watched + i, 4);
-        for (uint32_t bits = 0; bits < 4; bits++) /* futex(2): two bits beside the thread id */
-            if (word == ((uint32_t)victim | bits << 30))
-                word = bits;
+        uint32_t word, id;
+        memcpy(&word, copy + i, 4);
+        id = word & 0x3fffffffu; /* futex(2): two bits beside the thread id */
+        if (id && (id == (uint32_t)victim || id == (uint32_t)repairer))
+            word = (word & 0xc0000000u) | (id == (uint32_t)victim ? 1u : 2u);
         hash = (hash ^ word) * UINT64_C(0x100000001b3);
+        hash ^= hash >> 32;
     }
     return hash;
 }
 
-/* The victim dies at a place; then the repairer at one, or, without one, at the end of its survey. */
-static bool repair_run(const crash_case *c, crash_row *row, trail *path, const place *at, trail *second_path,
-                       const place *second, uint64_t *left)
+/* Deaths that a survivor was shown already. */
+typedef struct deaths {
+    uint64_t at[1 << 16];
+    size_t count;
+} deaths;
+
+/* true: it is a new one. */
+static bool add_death(deaths *d, uint64_t what)
+{
+    const size_t size = sizeof d->at / sizeof *d->at;
+    what |= !what;
+    size_t i = what % size;
+    for (; d->at[i]; i = (i + 1) % size)
+        if (d->at[i] == what)
+            return false;
+    if (d->count < size / 2) {
+        d->at[i] = what;
+        d->count++;
+    }
+    return true;
+}
+
+/* The victim dies at a place; then the repairer at one, or, without one, at the end of its survey, unless `seen` knows of
+ * the first death already: *known. */
+static bool repair_run(const crash_case *c, crash_row *row, crash_trail *path, const crash_place *at,
+                       crash_trail *second_path, const crash_place *second, deaths *seen, bool *known)
 {
     crash_traced t;
     start_run(c);
     bool started = start_victim(&t, c) == 0;
     crash_facts facts = {.victim = t.pid, .killed = true};
     if (started)
-        go_to(&t, c, path, at, true);
+        crash_go_to(&t, c, path, at, true);
     kill_victim(&t, c);
     if (c->unblock)
         c->unblock(c->context);
-    *left = remains(c, facts.victim);
-    if (crash_trace_subject(&t, c, c->repair) == 0) {
+    second_path->first = facts.victim;
+    *known = !second && !add_death(seen, remains(c, facts.victim, 0));
+    if (*known)
+        facts.repairer = 0;
+    else if (crash_trace_subject(&t, c, c->repair) == 0) {
         facts.repairer = t.pid;
         if (second)
-            go_to(&t, c, second_path, second, true);
+            crash_go_to(&t, c, second_path, second, true);
         else
-            survey(&t, c, second_path, true);
+            crash_survey(&t, c, second_path, true, !helpers[0]);
     }
     kill_victim(&t, c);
-    row->kills += 2;
+    row->kills += facts.repairer ? 2u : 1u;
     finish_run(c, facts);
     return account(row, "state", at->index * 1000 + (second ? second->index : 999));
 }
 
 const crash_row *crash_repair(const crash_case *c)
 {
-    static trail path, second_path;
-    uint64_t seen[256], left;
-    size_t seen_count = 0;
+    static crash_trail path, second_path;
+    static deaths seen;
+    memset(&seen, 0, sizeof seen);
+    second_path.remains = remains;
     crash_row *row = new_row(c, "repair killed");
     survey_victim(c, &path, true);
     row->kills++;
     bool go_on = account(row, "survey", 0);
     for (size_t i = 0; go_on && i < path.count; i++) {
-        bool known = false, was_exact = path.exact;
-        go_on = repair_run(c, row, &path, &path.at[i], &second_path, NULL, &left);
-        for (size_t j = 0; j < seen_count; j++)
-            known |= seen[j] == left;
-        if (seen_count < sizeof seen / sizeof *seen)
-            seen[seen_count++] = left;
+        bool was_exact = path.exact;
+        bool known;
+        go_on = repair_run(c, row, &path, &path.at[i], &second_path, NULL, &seen, &known);
         if (second_path.instructions > row->instructions)
             row->instructions = second_path.instructions;
-        if (!known)
-            row->states += second_path.count;
         for (size_t j = 0; go_on && !known && j < second_path.count; j++) {
+            if (!add_death(&seen, second_path.at[j].remains))
+                continue;
+            row->states++;
             bool second_was_exact = second_path.exact;
-            go_on = repair_run(c, row, &path, &path.at[i], &second_path, &second_path.at[j], &left);
-            j -= second_was_exact && !second_path.exact;
+            go_on = repair_run(c, row, &path, &path.at[i], &second_path, &second_path.at[j], &seen, &known);
+            if (go_on && second_was_exact && !second_path.exact) /* once more, now counting */
+                go_on = repair_run(c, row, &path, &path.at[i], &second_path, &second_path.at[j], &seen, &known);
         }
         i -= was_exact && !path.exact;
     }

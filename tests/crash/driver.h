@@ -52,6 +52,9 @@ typedef struct crash_case {
     int (*partner)(void *context);
     /* For crash_repair: as `subject`, in a process of its own after the victim's death. */
     int (*repair)(void *context);
+    /* For crash_repair, optional: takes out of a copy of the watched bytes what differs between deaths that are the same
+     * to a survivor. Ids of the dead, in words of four bytes, are taken out either way. */
+    void (*blur)(void *context, unsigned char *copy);
     /* In the last survivor, a process of its own: uses the object in every way, and says what is wrong, NULL: nothing.
      * It is killed, and has failed, after crash_deadline_ms. */
     const char *(*check)(void *context, const crash_facts *facts);
@@ -89,6 +92,9 @@ void crash_end(void);
 /* Leaves a message for the driver and returns 1, for a process to end with. */
 int crash_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* What was left last; empty: nothing. */
+const char *crash_message(void);
+
 /* Runs `function` in a process of its own, which dies with the driver. The caller waits for it. */
 pid_t crash_fork(int (*function)(void *context), void *context);
 
@@ -96,8 +102,17 @@ pid_t crash_fork(int (*function)(void *context), void *context);
  * does not come or is not 0. */
 pid_t crash_spawn(int (*function)(void *context), void *context);
 
+/* waitpid of one process for so many milliseconds: as waitpid, 0 for too late. */
+pid_t crash_wait(pid_t pid, int *status, unsigned milliseconds);
+
+/* Waits for the helpers, as it is done after each run. */
+void crash_await_helpers(void);
+
 /* Memory shared with all children, zeroed, for what is not under test. */
 void *crash_share(size_t size);
+
+/* Has the calling thread given all robust mutexes back? */
+bool crash_holds_nothing(void);
 
 /* Waits until `pid` sleeps in a system call, or is no more. */
 void crash_wait_asleep(pid_t pid);

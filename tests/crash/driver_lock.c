@@ -7,17 +7,19 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define SECOND INT64_C(1000000000)
+/* How long a victim does, which may be stopped meanwhile: crash_deadline_ms bounds it. */
+#define STAMINA (SECOND * 60)
 /* How long a partner waits for a lock that a stopped process may hold: longer than it takes to get a free one. */
 #define PATIENCE (SECOND / 250)
 
-/* What is under test: the lock, and what it guards. */
+#define PAGE 4096u
+
+/* What the lock guards. */
 typedef struct guarded {
-    unsigned char lock[CRASH_LOCK_BYTES];
     volatile uint64_t a, b;
 } guarded;
 
@@ -31,7 +33,9 @@ typedef struct notes {
 static struct world {
     const crash_lock *lock;
     int fd;
-    guarded *guarded;
+    unsigned char *bytes; /* of the lock */
+    size_t size;
+    guarded *guarded; /* on the page behind */
     notes *notes;
     crash_lock_what what;
     pid_t first;   /* who died before the run began; 0: nobody */
@@ -41,24 +45,25 @@ static struct world {
     crash_case made;
 } world;
 
-static void meet(void)
+static void meet(size_t size)
 {
     if (world.guarded)
         return;
     world.notes = crash_share(sizeof *world.notes);
+    world.size = (size + PAGE - 1) / PAGE * PAGE;
+    world.bytes = crash_share(world.size + PAGE);
+    world.guarded = (guarded *)(void *)(world.bytes + world.size);
     world.fd = memfd_create("crash-lock", 0);
-    if (world.fd < 0 || ftruncate(world.fd, sizeof *world.guarded))
-        exit(2);
-    world.guarded = mmap(NULL, sizeof *world.guarded, PROT_READ | PROT_WRITE, MAP_SHARED, world.fd, 0);
-    if (world.guarded == MAP_FAILED)
+    if (world.fd < 0 || ftruncate(world.fd, (off_t)world.size) ||
+        mmap(world.bytes, world.size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, world.fd, 0) == MAP_FAILED)
         exit(2);
 }
 
-int crash_lock_memory(void **bytes)
+int crash_lock_memory(size_t size, void **bytes)
 {
-    meet();
+    meet(size);
     if (bytes)
-        *bytes = world.guarded->lock;
+        *bytes = world.bytes;
     return world.fd;
 }
 
@@ -83,6 +88,8 @@ static void note_death(const pshm_death *death)
 {
     if (!death->died)
         return;
+    if (world.lock->tells_pid && !death->pid)
+        crash_fail("a death was told without its pid");
     world.notes->told = 1;
     if (death->pid)
         world.notes->told_pid = death->pid;
@@ -116,6 +123,25 @@ static int release(void)
     return rc ? failed("release", rc) : 0;
 }
 
+static void join(void)
+{
+    if (world.lock->join)
+        world.lock->join(world.lock->handle);
+}
+
+static void insist(void)
+{
+    join();
+    if (world.lock->insist)
+        world.lock->insist(world.lock->handle);
+}
+
+static void leave(void)
+{
+    if (world.lock->leave)
+        world.lock->leave(world.lock->handle);
+}
+
 /* A whole turn, by whoever wants to know whether the lock can still be had. */
 static int turn(void)
 {
@@ -146,6 +172,8 @@ static int hold_until_told(void *context)
 static int wait_for_turn(void *context)
 {
     (void)context;
+    if (world.what == CRASH_LOCK_HAND_OVER)
+        insist();
     return turn();
 }
 
@@ -180,14 +208,16 @@ static void run_to_end(pid_t pid)
 static void reset(void *context)
 {
     (void)context;
-    memset(world.guarded, 0, sizeof *world.guarded);
+    *world.guarded = (guarded){0, 0};
     memset((void *)world.notes, 0, sizeof *world.notes);
     world.first = world.helper = 0;
     world.known = world.expected = false;
     world.lock->create(world.lock->handle);
     turn(); /* so that it bears the traces of an owner who lives */
+    leave();
     switch (world.what) {
     case CRASH_LOCK_CONTENDED:
+    case CRASH_LOCK_HANDED:
         world.helper = crash_spawn(hold_until_told, NULL);
         while (!world.notes->taken)
             usleep(100);
@@ -208,11 +238,21 @@ static void reset(void *context)
     }
 }
 
+static bool has_waiter(void)
+{
+    return world.what == CRASH_LOCK_RELEASE_WAITER || world.what == CRASH_LOCK_HAND_OVER;
+}
+
+static bool has_holder(void)
+{
+    return world.what == CRASH_LOCK_CONTENDED || world.what == CRASH_LOCK_HANDED;
+}
+
 static void begun(void *context, pid_t victim)
 {
     (void)context;
     (void)victim;
-    if (world.what == CRASH_LOCK_RELEASE_WAITER) {
+    if (has_waiter()) {
         world.helper = crash_spawn(wait_for_turn, NULL);
         crash_wait_asleep(world.helper);
     }
@@ -229,7 +269,7 @@ static void dying(void *context, pid_t victim)
     (void)context;
     const crash_lock *lock = world.lock;
     /* What is told from here on depends on this moment alone, unless somebody else is at work. */
-    world.known = world.what != CRASH_LOCK_CONTENDED && world.what != CRASH_LOCK_RELEASE_WAITER;
+    world.known = !has_holder() && !has_waiter();
     world.expected = lock->held_by(lock->handle, victim) || lock->marked(lock->handle);
     world.notes->told = 0;
 }
@@ -238,8 +278,11 @@ static int subject(void *context)
 {
     (void)context;
     const crash_lock *lock = world.lock;
-    pshm_death death = {false, 0};
+    pshm_death death = {.died = false};
     int rc = 0;
+    join();
+    if (world.what == CRASH_LOCK_HANDED)
+        insist();
     switch (world.what) {
     case CRASH_LOCK_ATTEMPT:
         crash_begin();
@@ -248,19 +291,20 @@ static int subject(void *context)
         break;
     case CRASH_LOCK_ACQUIRE:
     case CRASH_LOCK_CONTENDED:
+    case CRASH_LOCK_HANDED:
     case CRASH_LOCK_AFTER_DEATH:
     case CRASH_LOCK_AFTER_MARK:
         crash_begin();
-        rc = take(false, SECOND, &death);
+        rc = take(false, STAMINA, &death);
         crash_end();
         break;
     case CRASH_LOCK_RECOVER:
         crash_begin();
-        rc = take(true, SECOND, &death);
+        rc = take(true, STAMINA, &death);
         crash_end();
         return rc ? failed("recover", rc) : mend(&death) || release();
     case CRASH_LOCK_CONSISTENT:
-        rc = take(true, SECOND, &death);
+        rc = take(true, STAMINA, &death);
         if (rc)
             return failed("recover", rc);
         note_death(&death);
@@ -271,7 +315,8 @@ static int subject(void *context)
         return rc ? failed("consistent", rc) : release();
     case CRASH_LOCK_RELEASE:
     case CRASH_LOCK_RELEASE_WAITER:
-        rc = take(false, SECOND, &death);
+    case CRASH_LOCK_HAND_OVER:
+        rc = take(false, STAMINA, &death);
         if (rc)
             return failed("acquire", rc);
         change();
@@ -281,12 +326,12 @@ static int subject(void *context)
         return rc ? failed("release", rc) : 0;
     case CRASH_LOCK_AGAIN:
     case CRASH_LOCK_INNER:
-        rc = take(false, SECOND, &death);
+        rc = take(false, STAMINA, &death);
         if (rc)
             return failed("acquire", rc);
         if (world.what == CRASH_LOCK_AGAIN)
             crash_begin();
-        rc = take(false, SECOND, &death);
+        rc = take(false, STAMINA, &death);
         if (world.what == CRASH_LOCK_AGAIN)
             crash_end();
         if (rc)
@@ -303,7 +348,7 @@ static int subject(void *context)
         return release();
     case CRASH_LOCK_SECTION:
         crash_begin();
-        rc = take(false, SECOND, &death);
+        rc = take(false, STAMINA, &death);
         if (rc == 0) {
             change();
             rc = lock->release(lock->handle);
@@ -312,7 +357,7 @@ static int subject(void *context)
         return rc ? failed("section", rc) : 0;
     case CRASH_LOCK_GIVE_UP:
         crash_begin();
-        rc = take(true, SECOND, &death);
+        rc = take(true, STAMINA, &death);
         if (rc == 0)
             rc = lock->release(lock->handle);
         crash_end();
@@ -336,6 +381,7 @@ static int subject(void *context)
 static int repair(void *context)
 {
     (void)context;
+    join();
     crash_begin();
     int rc = turn();
     crash_end();
@@ -361,18 +407,6 @@ static int partner(void *context)
     world.notes->third = crash_fork(die_between_words, NULL);
     run_to_end(world.notes->third);
     return meet_death(NULL);
-}
-
-/* Are all locks given back? A list that is empty points at itself. */
-static bool holds_nothing(void)
-{
-    struct {
-        void *list;
-        long offset;
-        void *pending;
-    } *head = NULL;
-    size_t size;
-    return syscall(SYS_get_robust_list, 0, &head, &size) == 0 && head->list == (void *)head && !head->pending;
 }
 
 static const char *check(void *context, const crash_facts *facts)
@@ -427,17 +461,22 @@ static const char *check(void *context, const crash_facts *facts)
     if (lock->release(lock->handle) != PSHM_ENOTOWNER)
         return "released once too often";
     const char *wrong = lock->verify ? lock->verify(lock->handle) : NULL;
-    return wrong ? wrong : holds_nothing() ? NULL : "the survivor's robust list is not empty";
+    if (wrong)
+        return wrong;
+    leave();
+    return crash_holds_nothing() ? NULL : "the survivor's robust list is not empty";
 }
 
 static const char *const names[CRASH_LOCK_CASES] = {
     [CRASH_LOCK_ATTEMPT] = "try",
     [CRASH_LOCK_ACQUIRE] = "acquire",
     [CRASH_LOCK_CONTENDED] = "acquire, contended",
+    [CRASH_LOCK_HANDED] = "acquire, handed over",
     [CRASH_LOCK_AFTER_DEATH] = "acquire after a death",
     [CRASH_LOCK_AFTER_MARK] = "acquire that meets a mark",
     [CRASH_LOCK_RELEASE] = "release",
     [CRASH_LOCK_RELEASE_WAITER] = "release with a waiter",
+    [CRASH_LOCK_HAND_OVER] = "release, hands over",
     [CRASH_LOCK_RECOVER] = "recover",
     [CRASH_LOCK_CONSISTENT] = "consistent",
     [CRASH_LOCK_AGAIN] = "acquire again",
@@ -450,13 +489,13 @@ static const char *const names[CRASH_LOCK_CASES] = {
 const crash_case *crash_lock_case(const crash_lock *lock, crash_lock_what what)
 {
     static char name[64];
-    meet();
+    meet(CRASH_LOCK_BYTES);
     snprintf(name, sizeof name, "%s: %s", lock->name, names[what]);
     world.lock = lock;
     world.what = what;
     world.made = (crash_case){.name = name,
-                              .watched = world.guarded,
-                              .watched_size = sizeof *world.guarded,
+                              .watched = world.bytes,
+                              .watched_size = world.size + sizeof *world.guarded,
                               .reset = reset,
                               .subject = subject,
                               .begun = begun,
@@ -473,9 +512,11 @@ void crash_lock_all(const crash_lock *lock)
     for (crash_lock_what what = 0; what < CRASH_LOCK_CASES; what++) {
         if (!lock->recursive && (what == CRASH_LOCK_AGAIN || what == CRASH_LOCK_INNER))
             continue;
+        if (!lock->insist && (what == CRASH_LOCK_HANDED || what == CRASH_LOCK_HAND_OVER))
+            continue;
         const crash_case *c = crash_lock_case(lock, what);
         crash_states(c);
-        if (what != CRASH_LOCK_CONTENDED && what != CRASH_LOCK_RELEASE_WAITER)
+        if (!has_holder() && !has_waiter())
             crash_every(c);
         crash_stop(c);
         /* These leave all that any of the cases leaves, and that is what a repairer starts from. */

@@ -11,13 +11,14 @@
 
 #include "driver.h"
 
-/* Room for the lock's bytes. */
+/* Room for the bytes of a lock on raw memory. */
 #define CRASH_LOCK_BYTES 192
 
 typedef struct crash_lock {
     const char *name;
     bool recursive;
-    void *handle; /* given to all below; inherited by children */
+    bool tells_pid; /* a death is always told with the pid of the dead */
+    void *handle;   /* given to all below; inherited by children */
     /* Makes it new, whatever a dead process left. */
     void (*create)(void *handle);
     /* Without waiting; -EBUSY. */
@@ -32,6 +33,11 @@ typedef struct crash_lock {
     bool (*marked)(void *handle);
     /* In the last survivor, optional: what only this lock can be asked; NULL: nothing is wrong. */
     const char *(*verify)(void *handle);
+    /* Optional: what a process needs before its first call, and gives back after its last one. */
+    void (*join)(void *handle);
+    /* Optional, where a waiter can ask to be handed the lock: from now on the calling one does so at once. */
+    void (*insist)(void *handle);
+    void (*leave)(void *handle);
 } crash_lock;
 
 /* Which of the cases. */
@@ -39,10 +45,12 @@ typedef enum crash_lock_what {
     CRASH_LOCK_ATTEMPT,        /* try, nobody there */
     CRASH_LOCK_ACQUIRE,        /* acquire, nobody there */
     CRASH_LOCK_CONTENDED,      /* acquire while another holds it, who releases when the victim sleeps */
+    CRASH_LOCK_HANDED,         /* the same, and asks to be handed it */
     CRASH_LOCK_AFTER_DEATH,    /* acquire as the first after an owner's death */
     CRASH_LOCK_AFTER_MARK,     /* acquire as a later one: the mark is all that tells */
     CRASH_LOCK_RELEASE,        /* release, nobody there */
     CRASH_LOCK_RELEASE_WAITER, /* release while another sleeps */
+    CRASH_LOCK_HAND_OVER,      /* the same, who has asked to be handed it */
     CRASH_LOCK_RECOVER,        /* recover after an owner's death */
     CRASH_LOCK_CONSISTENT,     /* what takes the mark away */
     CRASH_LOCK_AGAIN,          /* recursive: acquire while holding it */
@@ -53,16 +61,23 @@ typedef enum crash_lock_what {
     CRASH_LOCK_CASES
 } crash_lock_what;
 
-/* The memory of the cases, as a descriptor that executed programs inherit: the lock is at 0, the two 64-bit words at
- * CRASH_LOCK_BYTES and 8 bytes behind. *bytes, if not NULL, is where the driver has
- * mapped them. */
-int crash_lock_memory(void **bytes);
+/* The memory of the locks, `size` bytes rounded up to pages, as a descriptor that executed programs inherit. There is
+ * one: the size is that of the first call. *bytes, if not NULL, is where the driver has mapped it; the two words that
+ * the lock guards are behind. */
+int crash_lock_memory(size_t size, void **bytes);
 
 /* The case, valid until the next call. */
 const crash_case *crash_lock_case(const crash_lock *lock, crash_lock_what what);
 
 /* seg.mutex as such a lock, driver_mutex.c. Valid until the next call. */
 const crash_lock *crash_lock_of_mutex(const char *name, bool recursive);
+
+/* The mutex of an arena with so many participants, driver_mutex_arena.c. Valid until the next call. Its name is
+ * CRASH_LOCK_NAME. */
+#define CRASH_LOCK_NAME "lock"
+const crash_lock *crash_lock_of_arena_mutex(const char *name, bool recursive, unsigned participants);
+/* The handle inside such a lock. */
+pshm_mutex *crash_lock_arena_mutex(void *handle);
 
 /* Every case in every mode that suits it. */
 void crash_lock_all(const crash_lock *lock);

@@ -96,7 +96,7 @@ const crash_lock *crash_lock_of_mutex(const char *name, bool recursive)
         pshm_segment_mutex_fini(&s.mutex);
         pshm_segment_release(s.segment);
     }
-    int length = snprintf(address, sizeof address, "fd:%d", crash_lock_memory(NULL));
+    int length = snprintf(address, sizeof address, "fd:%d", crash_lock_memory(CRASH_LOCK_BYTES, NULL));
     /* The two ways to count who is inside, and with `serial` the short way of try and release. */
     pshm_options options = PSHM_OPTIONS_INIT;
     options.serial = !recursive;

@@ -37,6 +37,10 @@ int crash_trace_program(crash_traced *t, const crash_case *c);
 crash_step_result crash_step(crash_traced *t);
 crash_step_result crash_step_blindly(crash_traced *t);
 
+/* Runs until `pc` was come to `times` times, or to the end of the operation: true if at `pc`. It is not stepped, so
+ * `steps` is the caller's to set. */
+bool crash_trace_leap(crash_traced *t, uintptr_t pc, unsigned long times);
+
 /* Kills and waits. */
 void crash_trace_kill(crash_traced *t);
 /* Lets it run, untraced, and waits for its end: its exit code, -1 if it was killed or did not end in time.
@@ -47,8 +51,6 @@ int crash_trace_resume(crash_traced *t, void (*prod)(void *context), void *conte
 int crash_trace_look(crash_traced *t);
 /* Sets pc from the stopped process, and sp where pc is that of the end. */
 int crash_trace_registers(crash_traced *t);
-/* waitpid of one process for so many milliseconds: as waitpid, 0 for too late. */
-pid_t crash_wait(pid_t pid, int *status, unsigned milliseconds);
 /* The letter in /proc/PID/stat; 0 where there is no such process. */
 char crash_process_state(pid_t pid);
 

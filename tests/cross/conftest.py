@@ -7,14 +7,17 @@ runs for every pair.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import leftovers
+import polyshm
 import pytest
 from partners import LANGUAGES, PAIRS, Peer
-from places import SYSV, Place, free_key
+from places import SYSV, Hall, Place, free_key
 
 _crew: dict[tuple[str, int], Peer] = {}
 _used: set[Peer] = set()
@@ -151,3 +154,51 @@ def share(name: str, path: Path, tmp_path: Path) -> Iterator[Callable[..., Place
     yield start
     for step in undo:
         step()
+
+
+@pytest.fixture
+def hall(name: str, tmp_path: Path) -> Iterator[Callable[..., Hall]]:
+    """hall(kind, writer, reader, *options): `writer` makes an arena of that kind and both open it as "a". A memfd is
+    inherited: its reader is a new process that the writer starts."""
+    undo: list[Callable[[], object]] = []
+
+    def start(kind: str, writer: Peer, reader: Peer, *options: str) -> Hall:
+        (tmp_path / "ftok").touch()
+        addresses = {
+            "posix": f"posix:{name}",
+            "sysv": f"sysv:{free_key():#x}",
+            "ftok": f"sysv:{tmp_path}/ftok#A",
+            "id": "sysv:private",
+            "file": f"file:{tmp_path}/arena",
+        }
+        if not any(option.startswith("size=") for option in options):
+            options = ("size=1048576", *options)
+        if kind == "memfd":
+            fd = writer("open", "memory", "memfd:polyshm-test", options[0], "create=1", "inherit=1")[4]
+            place = Hall(kind, f"fd:{fd}")
+        else:
+            place = Hall(kind, addresses[kind])
+        before = {row[1] for row in leftovers.sysv_rows()}
+        place.made = writer("arena", "a", place.address, "create=1", *options)
+        if kind == "id":
+            (number,) = {row[1] for row in leftovers.sysv_rows() if int(row[4]) == writer.pid} - before
+            place.address = f"sysv:id={number}"
+        if kind in SYSV:
+            undo.append(lambda: remove_quietly(place.address))
+        elif kind == "posix":
+            undo.append(lambda: Path(f"/dev/shm{name}").unlink(missing_ok=True))
+        elif kind == "memfd":
+            reader = writer.launch(tmp_path, reader.language)
+            undo.append(lambda: writer.reap(reader))
+        place.reader = reader
+        place.joined = place.join(reader)
+        return place
+
+    yield start
+    for step in undo:
+        step()
+
+
+def remove_quietly(address: str) -> None:
+    with contextlib.suppress(OSError):
+        polyshm.unlink(address)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -73,6 +74,26 @@ class Lines:
         os.close(self.target)
 
 
+@dataclass(frozen=True)
+class Participant:
+    slot: int
+    generation: int
+    pid: int
+    thread: int
+    language: str
+    alive: bool
+    self: bool
+    holds: list[str]
+    waits: str | None
+
+    @classmethod
+    def of(cls, word: str) -> Participant:
+        slot, generation, pid, thread, language, alive, self, holds, waits = word.split(";")
+        numbers = (int(slot), int(generation), int(pid), int(thread))
+        held = [] if holds == "-" else holds.split(",")
+        return cls(*numbers, language, alive == "1", self == "1", held, None if waits == "-" else waits)
+
+
 class Peer:
     """A partner. `peer("read", "s", 0, 4)` sends a command and returns the words of its answer; `send` and `answer`
     do the two apart, so that partners work at the same time."""
@@ -124,6 +145,16 @@ class Peer:
 
     def stat(self, *words: str) -> dict[str, str]:
         return stat_of(self(*words))
+
+    def names(self, name: str = "a") -> dict[str, str]:
+        """The objects of an arena: name and kind."""
+        found = [word.partition("=") for word in self("names", name)]
+        assert len({word for word, _, _ in found}) == len(found)
+        return {bytes.fromhex(word).decode(): kind for word, _, kind in found}
+
+    def crowd(self, name: str = "a") -> dict[int, Participant]:
+        """The participants of an arena, by pid; of one process the last one."""
+        return {one.pid: one for one in map(Participant.of, self("crowd", name))}
 
     def list(self) -> dict[str, dict[str, str]]:
         found = [stat_of(word.split(";")) for word in self("list")]

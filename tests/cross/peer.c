@@ -54,7 +54,8 @@ peer_thing *peer_find(const char *name, peer_kind kind)
 peer_thing *peer_find_lock(const char *name)
 {
     peer_thing *thing = look_up(name);
-    return thing && thing->kind == PEER_RECORD ? thing : peer_find(name, PEER_MUTEX);
+    bool is_lock = thing && (thing->kind == PEER_RECORD || thing->kind == PEER_NAMED);
+    return is_lock ? thing : peer_find(name, PEER_MUTEX);
 }
 
 static void drop(peer_thing *thing)
@@ -66,6 +67,13 @@ static void drop(peer_thing *thing)
         pshm_segment_mutex_fini(&thing->mutex);
     } else if (thing->kind == PEER_RECORD) {
         pshm_record_lock_free(thing->record);
+    } else if (thing->kind == PEER_NAMED) {
+        pshm_mutex_fini(&thing->named);
+    } else if (thing->kind == PEER_COUNTER) {
+        pshm_counter_fini(&thing->counter);
+    } else if (thing->kind == PEER_ARENA) {
+        pshm_arena_close(thing->arena);
+        pshm_arena_release(thing->arena);
     }
     thing->kind = PEER_FREE;
 }
@@ -127,8 +135,8 @@ static int do_pid(const peer_words *words)
 static int do_reset(const peer_words *words)
 {
     (void)words;
-    for (int i = 0; i < THINGS; i++) /* what hangs on a segment goes before it */
-        if (things[i].kind != PEER_SEGMENT)
+    for (int i = 0; i < THINGS; i++) /* what hangs on a segment or an arena goes before it */
+        if (things[i].kind != PEER_SEGMENT && things[i].kind != PEER_ARENA)
             drop(&things[i]);
     for (int i = 0; i < THINGS; i++)
         drop(&things[i]);
@@ -204,7 +212,8 @@ static const peer_command process_commands[] = {
 
 static const peer_command *find_command(const char *name)
 {
-    const peer_command *tables[] = {process_commands, peer_segment_commands, peer_word_commands, peer_lock_commands};
+    const peer_command *tables[] = {process_commands,   peer_segment_commands, peer_word_commands,
+                                    peer_lock_commands, peer_arena_commands,   peer_heap_commands};
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         for (const peer_command *command = tables[i]; command->name; command++)
             if (!strcmp(command->name, name))
@@ -228,7 +237,12 @@ static void answer(const peer_words *all)
         printf("err raise not repaired\n");
     else if (rc == PEER_MISTAKE)
         printf("fail %s%s\n", all->count ? all->word[0] : "no command", reply);
-    else if (pshm_error_class(rc) == PSHM_CLASS_OS || rc == PSHM_ELOST || rc == PSHM_EREMADE)
+    else if (pshm_error_class(rc) == PSHM_CLASS_INCOMPATIBLE)
+        printf("err Incompatible %s\n", pshm_error_text(rc));
+    else if (pshm_error_class(rc) == PSHM_CLASS_CORRUPT)
+        printf("err Corrupt %s\n", pshm_error_text(rc));
+    else if (pshm_error_class(rc) == PSHM_CLASS_OS || pshm_error_class(rc) == PSHM_CLASS_LOST ||
+             pshm_error_class(rc) == PSHM_CLASS_DELETED || pshm_error_class(rc) == PSHM_CLASS_KEY)
         printf("err %s %s\n", pshm_error_name(rc), pshm_error_text(rc));
     else
         printf("err raise %s\n", pshm_error_text(rc));

@@ -8,15 +8,27 @@
 #include <stdint.h>
 
 #include <polyshm/atomic.h>
+#include <polyshm/counter.h>
 #include <polyshm/element.h>
 #include <polyshm/mutex.h>
+#include <polyshm/participant.h>
 #include <polyshm/record_lock.h>
 #include <polyshm/segment.h>
 
 /* Codes of the peer's own: it has said who died; a wrong command; the repair function failed. */
 enum { PEER_TOLD = 1, PEER_MISTAKE, PEER_NOT_REPAIRED };
 
-typedef enum peer_kind { PEER_FREE, PEER_SEGMENT, PEER_ATOMIC, PEER_MUTEX, PEER_RECORD } peer_kind;
+typedef enum peer_kind {
+    PEER_FREE,
+    PEER_SEGMENT,
+    PEER_ATOMIC,
+    PEER_MUTEX,
+    PEER_RECORD,
+    PEER_ARENA,
+    PEER_NAMED, /* a mutex of an arena */
+    PEER_COUNTER,
+    PEER_PARTICIPANT
+} peer_kind;
 
 /* An object that the test gave a name. */
 typedef struct peer_thing {
@@ -26,9 +38,13 @@ typedef struct peer_thing {
     uint64_t offset;
     pshm_word word;
     pshm_segment_mutex mutex;
-    char repair[16]; /* "error", the offset to write to, or nothing */
+    char repair[16]; /* "error", where to write to, or nothing */
     bool died;       /* what recover said */
     pshm_record_lock *record;
+    pshm_arena *arena;
+    pshm_mutex named;
+    pshm_counter counter;
+    uint32_t slot, generation;
 } peer_thing;
 
 typedef struct peer_words {
@@ -43,11 +59,12 @@ typedef struct peer_command {
     int (*run)(const peer_words *words);
 } peer_command;
 
-extern const peer_command peer_segment_commands[], peer_word_commands[], peer_lock_commands[];
+extern const peer_command peer_segment_commands[], peer_word_commands[], peer_lock_commands[], peer_arena_commands[],
+    peer_heap_commands[];
 
 /* The object of that name; a mistake in the test ends the peer. peer_make makes one, in place of any other. */
 peer_thing *peer_find(const char *name, peer_kind kind);
-/* The lock of either kind. */
+/* The lock of any kind. */
 peer_thing *peer_find_lock(const char *name);
 peer_thing *peer_make(const char *name, peer_kind kind);
 
@@ -59,5 +76,12 @@ uint64_t peer_number(const char *text);
 const char *peer_option(const peer_words *words, int first, const char *key);
 /* Seconds, "-" or "try": the deadline. */
 int64_t peer_until(const char *text);
+/* Hexadecimal digits, "-" for none: the bytes, which the caller frees; and the other way. */
+unsigned char *peer_unhex(const char *text, uint64_t *size);
+void peer_say_hex(const void *bytes, size_t size);
+
+/* Acquires for ever, in slices, and repairs as the lock says; releases. */
+int peer_take(peer_thing *thing, const char *timeout);
+int peer_give(peer_thing *thing);
 
 #endif

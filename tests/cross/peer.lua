@@ -229,12 +229,161 @@ function commands.incloop(name, segment, offset, count, how)
   end
 end
 
+function commands.arena(name, address, ...)
+  local given = options(...)
+  for _, key in ipairs { "size", "participants" } do given[key] = math.tointeger(given[key]) end
+  for _, key in ipairs { "create", "exclusive", "reserve" } do
+    if given[key] then given[key] = given[key] == "1" end
+  end
+  given.wait = tonumber(given.wait)
+  local arena = check(polyshm.arena(address, given))
+  things[name] = arena
+  return arena.size, arena.kind, flag(arena.created), flag(arena.readonly), arena.life, ("%x"):format(arena.id),
+    arena.address
+end
+
+function commands.shut(name) things[name]:close() end
+function commands.unname(name) check(things[name]:unlink()) end
+
+function commands.names(name)
+  local words = {}
+  for i, entry in ipairs(check(things[name]:list())) do words[i] = hex(entry.name) .. "=" .. entry.kind end
+  return table.unpack(words)
+end
+
+local NOUNS = { ["polyshm.mutex"] = "mutex", ["polyshm.counter"] = "counter" }
+
+function commands.has(name, key) return flag(things[name]:has(key)) end
+function commands.kind(name, key) return NOUNS[getmetatable(check(things[name]:open(key))).__name] end
+function commands.delete(name, key) check(things[name]:delete(key)) end
+function commands.check(name) return table.unpack(check(things[name]:check())) end
+
+function commands.stats(name, ...)
+  local stats, words = things[name]:stats(), {}
+  for i, field in ipairs { ... } do words[i] = stats[field] end
+  return table.unpack(words)
+end
+
+function commands.amutex(name, arena, key, ...)
+  local given = options(...)
+  local function repair(died)
+    if given.repair == "error" then error("not repaired") end
+    things[given.repair]:store((died.pid or 0) + 1)
+  end
+  local wanted = { repair = given.repair and repair or nil }
+  if given.recursive then wanted.recursive = given.recursive == "1" end
+  things[name] = things[arena]:mutex(key, wanted)
+end
+
+function commands.counter(name, arena, key) things[name] = things[arena]:counter(key) end
+
+commands.count = commands.op
+commands.countloop = commands.addloop
+
+function commands.atleast(name, least, timeout)
+  return flag(things[name]:wait(math.tointeger(least), seconds(timeout)))
+end
+
+function commands.turns(name, first, count)
+  local counter = things[name]
+  for i = 0, count - 1 do
+    counter:wait(2 * i + math.tointeger(first))
+    counter:add(1)
+  end
+end
+
+function commands.bump(name, counter, count, how)
+  local lock, number = things[name], things[counter]
+  for _ = 1, count do
+    if how == "guard" then
+      local held <close> = lock:guard() -- luacheck: ignore held
+      number:store(number:load() + 1)
+    else
+      lock:acquire()
+      number:store(number:load() + 1)
+      lock:release()
+    end
+  end
+end
+
+function commands.trip(name, count)
+  local lock = things[name]
+  for _ = 1, count do
+    lock:acquire()
+    lock:release()
+  end
+end
+
+function commands.create(name, prefix, count)
+  local arena = things[name]
+  for i = 0, count - 1 do
+    local counter = arena:counter(prefix .. i)
+    local ok, problem = pcall(counter.add, counter, 1)
+    if not ok and problem.code ~= "EDELETED" then error(problem, 0) end
+  end
+end
+
+function commands.deleteall(name, prefix, count)
+  local arena = things[name]
+  for i = 0, count - 1 do
+    local done, message, code = arena:delete(prefix .. i)
+    if code ~= "ENONAME" then check(done, message, code) end
+  end
+end
+
+function commands.root(name, index) return things[name]:root(index + 1) end
+
+function commands.alloc(name, place, size)
+  check(things[name]:alloc_into(math.tointeger(place), math.tointeger(size)))
+end
+
+function commands.free(name, place) check(things[name]:free_from(math.tointeger(place))) end
+function commands.blocksize(name, place) return things[name]:block_size(math.tointeger(place)) end
+function commands.peek(name, place, size) return hex(things[name]:read(math.tointeger(place), math.tointeger(size))) end
+function commands.poke(name, place, data) things[name]:write(math.tointeger(place), unhex(data)) end
+
+function commands.heaploop(name, index, count)
+  local arena = things[name]
+  local target = arena:root(index + 1)
+  for i = 0, count - 1 do
+    local size = 1 + i * 7919 % 20000
+    check(arena:alloc_into(target, size))
+    local place = string.unpack("=I8", arena:read(target, 8))
+    if arena:read(place, size):find("[^\0]") then error("a new block is not zero") end
+    local data = string.char(1 + (index + i) % 255):rep(size)
+    arena:write(place, data)
+    if arena:read(place, size) ~= data then error("somebody else has the block") end
+    check(arena:free_from(target))
+  end
+end
+
+function commands.crowd(name)
+  local words = {}
+  for i, p in ipairs(check(things[name]:participants())) do
+    table.sort(p.holds)
+    local holds = #p.holds > 0 and table.concat(p.holds, ",") or "-"
+    words[i] = table.concat(
+      { p.slot, p.generation, p.pid, p.thread, p.language, flag(p.alive), flag(p.self), holds, p.waits or "-" }, ";")
+  end
+  return table.unpack(words)
+end
+
+function commands.watch(name, arena, pid)
+  for _, p in ipairs(check(things[arena]:participants())) do
+    if p.pid == math.tointeger(pid) and p.alive then things[name] = p end
+  end
+  assert(things[name])
+end
+
+function commands.gone(name, timeout) return flag(things[name]:wait(seconds(timeout))) end
+
 function commands.pid() return helper.getpid() end
 
 function commands.reset()
   recoveries = {}
   for _, thing in pairs(things) do
-    if getmetatable(thing).__name == "polyshm.segment" then thing:close() end
+    local noun = getmetatable(thing).__name
+    if noun == "polyshm.segment" or noun == "polyshm.arena" then thing:close() end
   end
   things = {}
   collectgarbage()
@@ -264,11 +413,16 @@ function commands.reap(pid) return helper.waitpid(math.tointeger(pid)) end
 function commands.exit() os.exit(0, false) end
 function commands.die() helper.raise(helper.SIGKILL) end
 
+local INCOMPATIBLE = { ENOTARENA = 1, EFORMAT = 1, EABI = 1, ETRUNCATED = 1, ENETWORK = 1, EELSEWHERE = 1 }
+local CLASSES = setmetatable({ ECORRUPT = "Corrupt" }, { __index = function(_, code)
+  return INCOMPATIBLE[code] and "Incompatible" or code
+end })
+
 local function describe(problem)
   if type(problem) ~= "table" then return "err raise " .. tostring(problem) end
-  if problem.refused then return ("err %s %s"):format(problem.refused, problem.message) end
+  if problem.refused then return ("err %s %s"):format(CLASSES[problem.refused], problem.message) end
   if problem.code == "EOWNERDEAD" then return "died " .. (problem.pid or "-") end
-  return ("err %s %s"):format(problem.code, tostring(problem))
+  return ("err %s %s"):format(CLASSES[problem.code], tostring(problem))
 end
 
 local function answer(line)

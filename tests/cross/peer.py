@@ -7,7 +7,9 @@ gives.
 
   ok ...           done, and what came of it
   died PID         the owner of the lock died; "-" if nobody knows who it was
-  err CODE TEXT    the system refused (ENOENT, ...), the memory is gone (ELOST), or the caller was wrong (raise)
+  err CODE TEXT    the system refused (ENOENT, ...), the memory is gone (ELOST), or removed (EREMADE), an object was
+                   deleted (EDELETED), nothing has the name (ENONAME), the bytes are no arena that can be used
+                   (Incompatible, Corrupt), or the caller was wrong (raise)
   fail TEXT        a mistake in the test
 
   open S ADDRESS [size= offset= access= create=1 exclusive=1 mode= reserve=0 inherit=1]
@@ -27,6 +29,22 @@ gives.
   leave L clean|error
   incloop L S OFFSET COUNT HOW        COUNT times: lock, read the 64-bit number, write it plus one, unlock;
                                       HOW is "acquire" or "guard"
+  arena A ADDRESS [size= access= create=1 exclusive=1 mode= reserve=0 wait= life= participants=]
+                                      -> size kind created readonly life id address
+  shut A / unname A                   closes; removes the name, if it is still its own
+  names A                             -> NAME=KIND..., names in hexadecimal
+  has A NAME / kind A NAME / delete A NAME
+  check A / stats A FIELD...
+  amutex L A NAME [recursive=0|1 repair=COUNTER|error]               the repair function stores pid + 1 in that counter
+  counter C A NAME                    then
+  count C VERB [VALUE...] / atleast C VALUE TIMEOUT / countloop C COUNT / turns C FIRST COUNT
+  bump L C COUNT HOW                  COUNT times: lock, load, store that plus one, unlock
+  trip L COUNT                        COUNT times: lock and unlock
+  create A PREFIX COUNT / deleteall A PREFIX COUNT                   of counters; what others did before is passed over
+  root A INDEX / alloc A PLACE SIZE / free A PLACE / blocksize A PLACE / peek A PLACE SIZE / poke A PLACE BYTES
+  heaploop A INDEX COUNT              COUNT times: a block of some size in root INDEX, written, read, freed
+  crowd A                             -> slot;generation;pid;thread;language;alive;self;holds;waits..., "-" for none
+  watch P A PID / gone P TIMEOUT      P is the participant of that process
   pid / reset / fork IN OUT / start IN OUT PROGRAM... / reap PID / exit / die
 """
 
@@ -253,7 +271,7 @@ def cmd_owner(name: str):
     return ("-" if pid is None else pid,)
 
 
-def recovery(lock: polyshm.Mutex, timeout: float | None) -> Iterator[object]:
+def recovery(lock: polyshm.SegmentMutex, timeout: float | None) -> Iterator[object]:
     with lock.recover(timeout) as died:
         if (yield died) == "error":
             raise LeftByError
@@ -285,6 +303,184 @@ def cmd_incloop(name: str, segment: str, offset: str, count: str, how: str):
             lock.release()
 
 
+ARENA_INTEGERS = ("size", "participants")
+
+
+def cmd_arena(name: str, address: str, *words: str):
+    given: dict[str, object] = dict(options(words))
+    for key in ARENA_INTEGERS:
+        if key in given:
+            given[key] = int(given[key])
+    for key in ("create", "exclusive", "reserve"):
+        if key in given:
+            given[key] = given[key] == "1"
+    if "wait" in given:
+        given["wait"] = float(given["wait"])
+    arena = things[name] = polyshm.Arena(address, **given)
+    made, only = flag(arena.created), flag(arena.readonly)
+    return arena.size, arena.kind, made, only, arena.life, f"{arena.id:x}", arena.address
+
+
+def cmd_shut(name: str):
+    things[name].close()
+
+
+def cmd_unname(name: str):
+    things[name].unlink()
+
+
+def cmd_names(name: str):
+    return tuple(f"{key.encode().hex()}={type(thing).__name__.lower()}" for key, thing in things[name].items())
+
+
+def cmd_has(name: str, key: str):
+    return (flag(key in things[name]),)
+
+
+def cmd_kind(name: str, key: str):
+    return (type(things[name][key]).__name__.lower(),)
+
+
+def cmd_delete(name: str, key: str):
+    del things[name][key]
+
+
+def cmd_check(name: str):
+    return tuple(things[name].check())
+
+
+def cmd_stats(name: str, *wanted: str):
+    stats = things[name].stats()
+    return tuple(stats[field] for field in wanted)
+
+
+def cmd_amutex(name: str, arena: str, key: str, *words: str):
+    given = options(words)
+    recursive = {None: None, "0": False, "1": True}[given.get("recursive")]
+
+    def repair(died: polyshm.OwnerDied) -> None:
+        if given["repair"] == "error":
+            raise RuntimeError("not repaired")
+        things[given["repair"]].store((died.pid or 0) + 1)
+
+    things[name] = things[arena].mutex(key, recursive, repair if "repair" in given else None)
+
+
+def cmd_counter(name: str, arena: str, key: str):
+    things[name] = things[arena].counter(key)
+
+
+cmd_count = cmd_op
+
+
+def cmd_atleast(name: str, least: str, timeout: str):
+    return (flag(things[name].wait(int(least), None if timeout == "-" else float(timeout))),)
+
+
+cmd_countloop = cmd_addloop
+
+
+def cmd_turns(name: str, first: str, count: str):
+    counter = things[name]
+    for i in range(int(count)):
+        counter.wait(at_least=2 * i + int(first))
+        counter.add(1)
+
+
+def cmd_bump(name: str, counter: str, count: str, how: str):
+    lock, number = things[name], things[counter]
+    for _ in range(int(count)):
+        if how == "guard":
+            with lock:
+                number.store(number.load() + 1)
+        else:
+            lock.acquire()
+            number.store(number.load() + 1)
+            lock.release()
+
+
+def cmd_trip(name: str, count: str):
+    lock = things[name]
+    for _ in range(int(count)):
+        lock.acquire()
+        lock.release()
+
+
+def cmd_create(name: str, prefix: str, count: str):
+    arena = things[name]
+    for i in range(int(count)):
+        try:
+            arena.counter(f"{prefix}{i}").add(1)
+        except polyshm.Deleted:
+            pass
+
+
+def cmd_deleteall(name: str, prefix: str, count: str):
+    arena = things[name]
+    for i in range(int(count)):
+        try:
+            arena.delete(f"{prefix}{i}")
+        except KeyError:
+            pass
+
+
+def cmd_root(name: str, index: str):
+    return (things[name].root(int(index)),)
+
+
+def cmd_alloc(name: str, place: str, size: str):
+    things[name].alloc_into(int(place), int(size))
+
+
+def cmd_free(name: str, place: str):
+    things[name].free_from(int(place))
+
+
+def cmd_blocksize(name: str, place: str):
+    return (things[name].block_size(int(place)),)
+
+
+def cmd_peek(name: str, place: str, size: str):
+    return (things[name].read(int(place), int(size)).hex() or "-",)
+
+
+def cmd_poke(name: str, place: str, data: str):
+    things[name].write(int(place), unhex(data))
+
+
+def cmd_heaploop(name: str, index: str, count: str):
+    arena = things[name]
+    target = arena.root(int(index))
+    for i in range(int(count)):
+        size = 1 + i * 7919 % 20000
+        arena.alloc_into(target, size)
+        (place,) = NATIVE_WORD.unpack(arena.read(target, 8))
+        if arena.read(place, size).strip(b"\0"):
+            raise AssertionError("a new block is not zero")
+        data = bytes([1 + (int(index) + i) % 255]) * size
+        arena.write(place, data)
+        if arena.read(place, size) != data:
+            raise AssertionError("somebody else has the block")
+        arena.free_from(target)
+
+
+def cmd_crowd(name: str):
+    found = []
+    for p in things[name].participants():
+        holds = ",".join(sorted(p.holds)) or "-"
+        numbers = f"{p.slot};{p.generation};{p.pid};{p.thread};{p.language};{flag(p.alive)};{flag(p.self)}"
+        found.append(f"{numbers};{holds};{p.waits or '-'}")
+    return tuple(found)
+
+
+def cmd_watch(name: str, arena: str, pid: str):
+    things[name] = next(p for p in things[arena].participants() if p.pid == int(pid) and p.alive)
+
+
+def cmd_gone(name: str, timeout: str):
+    return (flag(things[name].wait(None if timeout == "-" else float(timeout))),)
+
+
 def cmd_pid():
     return (os.getpid(),)
 
@@ -292,7 +488,7 @@ def cmd_pid():
 def cmd_reset():
     recoveries.clear()
     for thing in things.values():
-        if isinstance(thing, polyshm.Segment):
+        if isinstance(thing, (polyshm.Segment, polyshm.Arena)):
             thing.close()
     things.clear()
     gc.collect()
@@ -342,7 +538,11 @@ def answer(words: list[str]) -> str:
     except polyshm.Lost as problem:
         return f"err ELOST {problem}"
     except polyshm.Deleted as problem:
-        return f"err EREMADE {problem}"
+        return f"err {'EDELETED' if 'the object was deleted' in str(problem) else 'EREMADE'} {problem}"
+    except (polyshm.Incompatible, polyshm.Corrupt) as problem:
+        return f"err {type(problem).__name__} {problem}"
+    except KeyError as problem:
+        return f"err ENONAME {problem}"
     except OSError as problem:
         return f"err {ERRNO_NAMES[problem.errno]} {problem}"
     except (ValueError, TypeError, IndexError, RuntimeError, BufferError) as problem:

@@ -14,7 +14,7 @@ static pshm_segment *segment_of(const char *name)
     return peer_find(name, PEER_SEGMENT)->segment;
 }
 
-static unsigned char *unhex(const char *text, uint64_t *size)
+unsigned char *peer_unhex(const char *text, uint64_t *size)
 {
     size_t length = strcmp(text, "-") ? strlen(text) / 2 : 0;
     unsigned char *bytes = malloc(length + 1);
@@ -30,7 +30,7 @@ static unsigned char *unhex(const char *text, uint64_t *size)
     return bytes;
 }
 
-static void say_hex(const void *bytes, size_t size)
+void peer_say_hex(const void *bytes, size_t size)
 {
     for (size_t i = 0; i < size; i++)
         peer_say("%02x", ((const unsigned char *)bytes)[i]);
@@ -116,7 +116,7 @@ static int do_set(const peer_words *words)
 static void say_stat(const pshm_stat *stat, const char *address, char separator)
 {
     peer_say(" kind=%s%caddress=", pshm_kind_name(stat->kind), separator);
-    say_hex(address, strlen(address));
+    peer_say_hex(address, strlen(address));
 #define X(field, text)                                                                                                 \
     if (stat->field != PSHM_NONE)                                                                                      \
         peer_say("%c" #field "=%lld", separator, (long long)stat->field);
@@ -180,7 +180,7 @@ static int do_read(const peer_words *words)
     int rc = pshm_segment_read(segment_of(words->word[0]), peer_number(words->word[1]), bytes, size);
     if (!rc) {
         peer_say(size ? " " : " -");
-        say_hex(bytes, size);
+        peer_say_hex(bytes, size);
     }
     free(bytes);
     return rc;
@@ -189,7 +189,7 @@ static int do_read(const peer_words *words)
 static int do_write(const peer_words *words)
 {
     uint64_t size;
-    unsigned char *bytes = unhex(words->word[2], &size);
+    unsigned char *bytes = peer_unhex(words->word[2], &size);
     int rc = pshm_segment_write(segment_of(words->word[0]), peer_number(words->word[1]), bytes, size);
     free(bytes);
     return rc;
@@ -212,7 +212,7 @@ static int do_find(const peer_words *words)
     uint64_t size;
     int64_t at;
     pshm_segment *segment = segment_of(words->word[0]);
-    unsigned char *bytes = unhex(words->word[1], &size);
+    unsigned char *bytes = peer_unhex(words->word[1], &size);
     int rc = pshm_segment_find(segment, bytes, size, 0, segment->size, &at);
     free(bytes);
     if (!rc)

@@ -211,12 +211,16 @@ static int do_record(const peer_words *words)
     return rc;
 }
 
-static int take_mutex(pshm_segment_mutex *mutex, int64_t deadline, bool recover, pshm_death *death)
+/* The verbs of both mutexes. */
+#define BOTH(thing, verb, ...)                                                                                         \
+    ((thing)->kind == PEER_NAMED ? pshm_mutex_##verb(&(thing)->named, ##__VA_ARGS__)                                   \
+                                 : pshm_segment_mutex_##verb(&(thing)->mutex, ##__VA_ARGS__))
+
+static int take_mutex(peer_thing *thing, int64_t deadline, bool recover, pshm_death *death)
 {
     int rc;
     do
-        rc = recover ? pshm_segment_mutex_recover(mutex, deadline, death)
-                     : pshm_segment_mutex_acquire(mutex, deadline, death);
+        rc = recover ? BOTH(thing, recover, deadline, death) : BOTH(thing, acquire, deadline, death);
     while (rc == -EINTR);
     return rc;
 }
@@ -227,12 +231,14 @@ static int repair(peer_thing *thing, const pshm_death *death)
     int rc = PEER_NOT_REPAIRED;
     if (strcmp(thing->repair, "error")) {
         uint64_t pid = (uint64_t)death->pid + 1;
-        rc = pshm_segment_write(thing->segment, peer_number(thing->repair), &pid, sizeof pid);
+        rc = thing->kind == PEER_NAMED
+                 ? pshm_counter_store(&peer_find(thing->repair, PEER_COUNTER)->counter, (int64_t)pid)
+                 : pshm_segment_write(thing->segment, peer_number(thing->repair), &pid, sizeof pid);
         if (!rc)
-            rc = pshm_segment_mutex_consistent(&thing->mutex);
+            rc = BOTH(thing, consistent);
     }
     if (rc)
-        (void)pshm_segment_mutex_release(&thing->mutex);
+        (void)BOTH(thing, release);
     return rc;
 }
 
@@ -244,8 +250,7 @@ static void say_pid(uint32_t pid)
         peer_say(" -");
 }
 
-/* 0 once the lock is held. */
-static int take(peer_thing *thing, const char *timeout)
+int peer_take(peer_thing *thing, const char *timeout)
 {
     pshm_death death = {0};
     int rc;
@@ -259,8 +264,8 @@ static int take(peer_thing *thing, const char *timeout)
         return rc;
     }
     bool recover = thing->repair[0] != 0;
-    rc = !recover && !strcmp(timeout, "try") ? pshm_segment_mutex_try(&thing->mutex, &death)
-                                             : take_mutex(&thing->mutex, peer_until(timeout), recover, &death);
+    rc = !recover && !strcmp(timeout, "try") ? BOTH(thing, try, &death)
+                                             : take_mutex(thing, peer_until(timeout), recover, &death);
     if (rc == -EOWNERDEAD) {
         say_pid(death.pid);
         return PEER_TOLD;
@@ -270,7 +275,7 @@ static int take(peer_thing *thing, const char *timeout)
 
 static int do_acquire(const peer_words *words)
 {
-    int rc = take(peer_find_lock(words->word[0]), words->word[1]);
+    int rc = peer_take(peer_find_lock(words->word[0]), words->word[1]);
     bool no = rc == -EBUSY || rc == -ETIMEDOUT || (!strcmp(words->word[1], "try") && rc == PSHM_ERELOCK);
     if (rc && !no)
         return rc;
@@ -278,22 +283,20 @@ static int do_acquire(const peer_words *words)
     return 0;
 }
 
-static int give(peer_thing *thing)
+int peer_give(peer_thing *thing)
 {
-    return thing->kind == PEER_RECORD ? pshm_record_lock_release(thing->record)
-                                      : pshm_segment_mutex_release(&thing->mutex);
+    return thing->kind == PEER_RECORD ? pshm_record_lock_release(thing->record) : BOTH(thing, release);
 }
 
 static int do_release(const peer_words *words)
 {
-    return give(peer_find_lock(words->word[0]));
+    return peer_give(peer_find_lock(words->word[0]));
 }
 
 static int do_locked(const peer_words *words)
 {
     peer_thing *thing = peer_find_lock(words->word[0]);
-    int rc = thing->kind == PEER_RECORD ? pshm_record_lock_locked(thing->record)
-                                        : pshm_segment_mutex_locked(&thing->mutex);
+    int rc = thing->kind == PEER_RECORD ? pshm_record_lock_locked(thing->record) : BOTH(thing, locked);
     if (rc < 0)
         return rc;
     peer_say(" %d", rc);
@@ -303,7 +306,8 @@ static int do_locked(const peer_words *words)
 static int do_owner(const peer_words *words)
 {
     uint32_t pid;
-    int rc = pshm_segment_mutex_owner(&peer_find(words->word[0], PEER_MUTEX)->mutex, &pid);
+    peer_thing *thing = peer_find_lock(words->word[0]);
+    int rc = BOTH(thing, owner, &pid);
     if (!rc)
         say_pid(pid);
     return rc;
@@ -312,8 +316,8 @@ static int do_owner(const peer_words *words)
 static int do_recover(const peer_words *words)
 {
     pshm_death death = {0};
-    peer_thing *thing = peer_find(words->word[0], PEER_MUTEX);
-    int rc = take_mutex(&thing->mutex, peer_until(words->word[1]), true, &death);
+    peer_thing *thing = peer_find_lock(words->word[0]);
+    int rc = take_mutex(thing, peer_until(words->word[1]), true, &death);
     if (rc)
         return rc;
     thing->died = death.died;
@@ -325,11 +329,11 @@ static int do_recover(const peer_words *words)
 
 static int do_leave(const peer_words *words)
 {
-    peer_thing *thing = peer_find(words->word[0], PEER_MUTEX);
+    peer_thing *thing = peer_find_lock(words->word[0]);
     int rc = 0;
     if (thing->died && strcmp(words->word[1], "error"))
-        rc = pshm_segment_mutex_consistent(&thing->mutex);
-    return rc ? rc : pshm_segment_mutex_release(&thing->mutex);
+        rc = BOTH(thing, consistent);
+    return rc ? rc : BOTH(thing, release);
 }
 
 static int do_incloop(const peer_words *words)
@@ -339,14 +343,14 @@ static int do_incloop(const peer_words *words)
     uint64_t offset = peer_number(words->word[2]), count = peer_number(words->word[3]), value;
     int rc = 0;
     for (; count && !rc; count--) {
-        rc = take(thing, "-");
+        rc = peer_take(thing, "-");
         if (rc)
             return rc;
         rc = pshm_segment_read(segment, offset, &value, sizeof value);
         value++;
         if (!rc)
             rc = pshm_segment_write(segment, offset, &value, sizeof value);
-        int released = give(thing);
+        int released = peer_give(thing);
         rc = rc ? rc : released;
     }
     return rc;

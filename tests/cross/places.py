@@ -27,6 +27,19 @@ class Place:
         return peer("open", name, self.address, *self.options, *options)
 
 
+class Hall:
+    """An arena "a" that two partners have open."""
+
+    def __init__(self, kind: str, address: str) -> None:
+        self.kind, self.address = kind, address
+        self.reader: Peer | None = None
+        self.made: list[str] = []
+        self.joined: list[str] = []
+
+    def join(self, peer: Peer, *options: str, name: str = "a") -> list[str]:
+        return peer("arena", name, self.address, *options)
+
+
 def free_key() -> int:
     """A System V key that nobody uses."""
     used = {int(row[0]) & 0xFFFFFFFF for row in leftovers.sysv_rows()}

@@ -2,9 +2,11 @@
 """The examples of README.rst and docs/ run.
 
 All Python blocks of a page are one program, and so are all its Lua blocks; both run at the same time, each block in its
-turn as the page has them, so that a page can show two terminals. A C block is a program of its own. What a comment
-promises is compared: `# -> text` in Python, `--> text` in Lua, `// -> text` in C; `...` stands for anything, and 4711
-for any process. POSIX names get a prefix that nobody else uses, `file:` paths are in a folder of the test.
+turn as the page has them, so that a page can show two terminals. A program that was killed is followed by a new one, of
+the blocks behind. A C block is a program of its own. A console block is lines of a shell behind "$ ", and what each
+prints. What a comment promises is compared: `# -> text` in Python, `--> text` in Lua, `// -> text` in C; `...` stands
+for anything, and 4711 for any process. POSIX names get a prefix that nobody else uses, `file:` paths are in a folder of
+the test.
 
 A comment in front of a block says more of it:
 
@@ -29,7 +31,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("POLYSHM_BUILD", ROOT / "build")).resolve()
 PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").rglob("*.rst"))]
-RUN = ("python", "lua", "c")
+RUN = ("python", "lua", "c", "console")
 DONE = "\x04"
 
 
@@ -70,6 +72,8 @@ ALL = [block for page in PAGES for block in blocks_of(page)]
 
 
 def expected(block: Block) -> list[str]:
+    if block.language == "console":
+        return [line.strip() for line in block.code.splitlines() if line.strip() and not line.startswith("$ ")]
     mark = {"python": r"# ->", "lua": r"-->", "c": r"// ->"}[block.language]
     return [match[1].strip() for match in re.finditer(rf"{mark} (.*)", block.code)]
 
@@ -79,6 +83,7 @@ def check_output(block: Block, shown: str) -> None:
     rest = shown.splitlines()
     for promise in expected(block):
         pattern = re.escape(promise).replace(r"\.\.\.", ".*").replace("4711", r"\d+")
+        pattern = re.sub(r"(\\ )+", r"\\s+", pattern)  # columns
         while rest and not re.fullmatch(pattern, re.sub(r"\t", " ", rest[0]).strip()):
             rest.pop(0)
         assert rest, f"{block}: {promise!r} is not in what was printed:\n{shown}"
@@ -134,14 +139,20 @@ _turn()
         return self.until_done(block)
 
     def end(self) -> None:
-        """Ends as a program does, with what that does to handles. A killed one has ended already."""
-        killed = self.process.poll() is not None
+        """Ends as a program does, with what that does to handles."""
         _, errors = self.process.communicate(timeout=20)
-        assert killed or (self.process.returncode, errors) == (0, "")
+        assert (self.process.returncode, errors) == (0, "")
 
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
+
+    def close(self) -> None:
+        for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
+            try:
+                stream.close()
+            except BrokenPipeError:  # what it was not there to read any more
+                pass
 
 
 def run_c(block: Block, rename, folder: Path) -> str:
@@ -155,6 +166,20 @@ def run_c(block: Block, rename, folder: Path) -> str:
     done = subprocess.run([program], cwd=folder, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, f"{block}: ended with {done.returncode}\n{done.stdout}{done.stderr}"
     return done.stdout
+
+
+def run_console(block: Block, rename, folder: Path) -> str:
+    """Each line is one that goes well, or says so: `|| echo $?`."""
+    shown, python = "", f"{Path(sys.executable)} -m polyshm"
+    for line in rename(block.code).splitlines():
+        if line.startswith("$ "):
+            line = line[2:].replace("python -m polyshm", python)
+            done = subprocess.run(
+                ["sh", "-c", line], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30
+            )
+            assert done.returncode == 0, f"{block}: {line}: ended with {done.returncode}\n{done.stdout}"
+            shown += done.stdout
+    return shown
 
 
 @pytest.fixture
@@ -175,24 +200,38 @@ def test_examples_of(page: Path, rename, tmp_path: Path) -> None:
     programs: dict[str, Program] = {}
     try:
         for language in ("python", "lua"):
-            own = [block for block in blocks if block.language == language]
-            if own:
-                programs[language] = Program(language, own, rename, tmp_path)
-        for block in blocks:
+            start(language, blocks, programs, rename, tmp_path)
+        for number, block in enumerate(blocks):
             if block.order.startswith("kill "):
-                os.kill(programs[block.order.split()[1]].process.pid, signal.SIGKILL)
-                programs[block.order.split()[1]].process.wait(timeout=20)
+                language = block.order.split()[1]
+                os.kill(programs[language].process.pid, signal.SIGKILL)
+                programs[language].process.wait(timeout=20)
+                programs.pop(language).close()
+                start(language, blocks[number + 1 :], programs, rename, tmp_path)
                 continue
-            shown = run_c(block, rename, tmp_path) if block.language == "c" else programs[block.language].run(block)
+            if block.language in ("c", "console"):
+                shown = (run_c if block.language == "c" else run_console)(block, rename, tmp_path)
+            else:
+                shown = programs[block.language].run(block)
             check_output(Block(block.page, block.line, block.language, rename(block.code), ""), shown)
         for program in programs.values():
             program.end()
     finally:
         for program in programs.values():
             program.kill()
-            for stream in (program.process.stdin, program.process.stdout, program.process.stderr):
-                if not stream.closed:
-                    stream.close()
+            program.close()
+
+
+def start(language: str, blocks: list[Block], programs: dict[str, Program], rename, folder: Path) -> None:
+    """Starts the program of a language's blocks, up to where it is killed."""
+    own: list[Block] = []
+    for block in blocks:
+        if block.order == f"kill {language}":
+            break
+        if block.language == language:
+            own.append(block)
+    if own:
+        programs[language] = Program(language, own, rename, folder)
 
 
 # ---- the pages themselves
@@ -230,6 +269,9 @@ RAISED = {
     "RUNTIME": "``RuntimeError``",
     "LOST": "``Lost``",
     "DELETED": "``Deleted``",
+    "KEY": "``KeyError``",
+    "INCOMPATIBLE": "``Incompatible``",
+    "CORRUPT": "``Corrupt``",
 }
 
 

@@ -1,6 +1,5 @@
 -- SPDX-License-Identifier: MIT
 -- lua/library/polyshm.lua says what the live module has: every name, both ways round.
--- luacheck: ignore 211/held
 local polyshm = require "polyshm"
 local support = require "support"
 
@@ -57,7 +56,7 @@ describe("annotations", function()
         if not name:find("()", 1, true) then assert.is_truthy(names[name], class .. "." .. name .. " is not there") end
       end
     end
-    assert.equal(7, types) -- the module and six types
+    assert.equal(11, types) -- the module and ten types
   end)
 
   it("have a @param for each parameter, in order, and no other", function()
@@ -91,18 +90,33 @@ describe("annotations", function()
     end
   end)
 
+  it("know the options of an arena, and what it tells", function()
+    local declared = annotated()
+    for option in pairs(declared["polyshm.arena_options"]) do
+      local ok, problem = pcall(polyshm.arena, "anon:", { [option] = print })
+      assert.is_false(ok)
+      assert.is_truthy(tostring(problem):find("option " .. option .. ":", 1, true), tostring(problem))
+    end
+    local shared <close> = assert(polyshm.arena("anon:", { create = true, size = "1M", participants = 8 }))
+    local stats = shared:stats()
+    for name in pairs(stats) do assert.is_truthy(declared["polyshm.arena_stats"][name], "stats." .. name) end
+    for name in pairs(declared["polyshm.arena_stats"]) do assert.is_truthy(stats[name], name) end
+  end)
+
   it("know the fields of an error", function()
     local seg <close> = assert(polyshm.segment("anon:", { size = 4096 }))
-    local lock = seg:mutex(0, { create = true })
-    support.wait(support.fork(function() lock:acquire() end))
+    local shared <close> = assert(polyshm.arena("anon:", { create = true, size = "1M", participants = 8 }))
     local declared = annotated()["polyshm.error"]
     local seen = {}
-    for name in pairs(support.raises("died", lock.acquire, lock)) do
-      seen[name] = true
-      assert.is_truthy(declared[name], name)
+    for _, lock in ipairs { seg:mutex(0, { create = true }), shared:mutex("books") } do
+      support.wait(support.fork(function() lock:acquire() end))
+      for name in pairs(support.raises("died", lock.acquire, lock)) do
+        seen[name] = true
+        assert.is_truthy(declared[name], name)
+      end
+      lock:recover():release()
     end
     for name in pairs(declared) do assert.is_true(seen[name], name) end
-    local held <close> = lock:recover()
   end)
 
   it("is loaded by no program", function()

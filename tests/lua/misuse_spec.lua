@@ -18,9 +18,12 @@ describe("misuse", function()
   local function objects()
     local mem = assert(polyshm.segment("memfd:polyshm-test", { size = 4096 }))
     local lock = mem:mutex(64, { create = true })
+    local shared = assert(polyshm.arena("memfd:polyshm-test", { create = true, size = "1M", participants = 4 }))
     local all = {
-      segment = mem, view = mem:view("i32"), atomic = mem:atomic("u32", 0), mutex = lock,
+      segment = mem, view = mem:view("i32"), atomic = mem:atomic("u32", 0), segment_mutex = lock,
       record_lock = mem:record_lock(), guard = lock:guard(),
+      arena = shared, mutex = shared:mutex("books"), counter = shared:counter("hits"),
+      participant = shared:participants()[1],
     }
     local methods = {}
     for name in pairs(all) do
@@ -62,6 +65,8 @@ describe("misuse", function()
     raises("polyshm.view expected", view_index, all.segment, 1)
     raises("polyshm.view expected", view_index, io.stdout, 1)
     raises("polyshm.segment expected", getmetatable(all.segment).__index, {}, "size")
+    raises("polyshm.arena expected", getmetatable(all.arena).__index, {}, "size")
+    raises("polyshm.participant expected", getmetatable(all.participant).__index, all.arena, "pid")
     all.guard:release()
   end)
 
@@ -79,7 +84,7 @@ describe("misuse", function()
                 local n = math.random(0, 4)
                 for i = 1, n do arguments[i] = odd[math.random(#odd)] end
                 -- Nothing that would wait for ever.
-                if key == "acquire" or key == "guard" or key == "recover" then
+                if key == "acquire" or key == "guard" or key == "recover" or name == "participant" then
                   n, arguments = 1, { 0 }
                 elseif key == "wait" then
                   n, arguments[2] = 2, 0
@@ -191,12 +196,14 @@ describe("misuse", function()
   it("of closed things is an error, whatever is called", function()
     local all, methods = objects()
     all.guard:release()
+    -- Those that are closed and can still be asked.
+    local whole = { segment = true, arena = true }
     for name, value in pairs(all) do
-      if name ~= "segment" then getmetatable(value).__close(value, nil) end
+      if not whole[name] then getmetatable(value).__close(value, nil) end
     end
     for name, list in pairs(methods) do
       for key, method in pairs(list) do
-        if name ~= "segment" and key ~= "close" and not (name == "guard" and key == "release") then
+        if not whole[name] and key ~= "close" and not (name == "guard" and key == "release") then
           raises("is closed", method, all[name], 1, 1)
         end
       end
@@ -212,13 +219,29 @@ describe("misuse", function()
         raises("segment is closed", method, all.segment, table.unpack(arguments[key] or {}))
       end
     end
+    all.arena:close()
+    arguments = {
+      mutex = { "books" }, counter = { "hits" }, open = { "hits" }, has = { "hits" }, delete = { "hits" },
+      alloc_into = { 672, 16 }, free_from = { 672 }, block_size = { 8192 }, read = { 8192, 1 }, write = { 8192, "" },
+    }
+    for key, method in pairs(methods.arena) do
+      if key == "root" then
+        assert.equal(672, method(all.arena, 1)) -- of every arena
+      elseif key ~= "close" then
+        raises("arena is closed", method, all.arena, table.unpack(arguments[key] or {}))
+      end
+    end
     for _, value in pairs(all) do
       getmetatable(value).__gc(value)
       getmetatable(value).__gc(value)
       getmetatable(value).__close(value, nil)
       assert.is_truthy(tostring(value):find("polyshm", 1, true))
     end
-    assert.is_true(all.segment.closed)
+    assert.is_true(all.segment.closed and all.arena.closed)
+    raises("arena is closed", function() return all.arena.size end)
+    raises("arena is closed", all.arena.counter, all.arena, "hits")
+    raises("arena is closed", all.arena.root, all.arena, 1)
+    raises("participant is closed", function() return all.participant.pid end)
     raises("segment is closed", function() return all.segment.size end)
     raises("segment is closed", all.segment.read, all.segment)
     raises("is closed", function() return #all.view end)
@@ -230,12 +253,15 @@ describe("misuse", function()
       local how, number, text = support.lua(([[
         local polyshm = require "polyshm"
         math.randomseed(%d)
-        local kept, used = {}, 0
+        local kept, used, made = {}, 0, 0
         local function keep(value) kept[#kept + 1] = value return value end
         local function use()
           for _, value in ipairs(kept) do
             used = used + 1
-            for _, verb in ipairs { "read", "get", "load", "locked", "release", "totable", "slice", "stat", "close" } do
+            for _, verb in ipairs {
+              "read", "get", "load", "locked", "release", "totable", "slice", "stat", "close", "add", "list", "check",
+              "participants", "name", "counter",
+            } do
               pcall(function() return value[verb](value, 1) end)
             end
             pcall(function() return value[1] end)
@@ -250,13 +276,22 @@ describe("misuse", function()
           local lock = keep(seg:mutex(64, { create = true }))
           local list = { keep(seg:view("i32")), keep(seg:atomic("u32", 0)), keep(seg:record_lock()) }
           keep(list[1]:slice(3, 9))
+          local options = { create = true, size = "256K", participants = 4 }
+          local shared = keep(assert(polyshm.arena("memfd:polyshm-test", options)))
+          local books = keep(shared:mutex("books", { repair = use }))
+          keep(shared:counter("hits"):add() and shared:open("hits"))
+          keep(shared:participants()[1])
+          if math.random(2) == 1 then keep(books:guard()) end
+          if math.random(3) == 1 then shared:delete("hits") end
+          for name, object in pairs(shared) do keep(object) end
+          if math.random(3) == 1 then shared:close() end
           if math.random(2) == 1 then keep(lock:guard()) end
           if math.random(2) == 1 then list[3]:acquire() end
           if math.random(3) == 1 then seg:close() end
         end
         for i = 1, 30 do
           if math.random(3) == 1 then keep(setmetatable({}, { __gc = use })) end
-          pcall(make) -- a finalizer may end what it has just made
+          if pcall(make) then made = made + 1 end -- a finalizer may end what it has just made
           if math.random(3) == 1 then kept[math.random(#kept)] = false end
           if math.random(9) == 1 then collectgarbage() end
           if math.random(9) == 1 then use() end
@@ -265,7 +300,7 @@ describe("misuse", function()
           local j = math.random(i)
           kept[i], kept[j] = kept[j], kept[i]
         end
-        print "end"
+        print(made > 0 and "end" or "nothing was made")
         if %d %% 3 == 0 then kept = {} collectgarbage() collectgarbage() end
         os.exit(true, %d %% 2 == 0)
       ]]):format(order + support.seed, order, order))
@@ -274,22 +309,31 @@ describe("misuse", function()
   end)
 
   describe("of memory that runs out", function()
-    local shared
+    local shared, arena
     before_each(function()
       shared = assert(polyshm.segment(support.posix(), { size = 8192, create = true }))
       shared:mutex(64, { create = true })
+      arena = assert(polyshm.arena(support.posix(), { create = true, size = "1M", participants = 8 }))
+      arena:counter("hits")
     end)
     after_each(function()
       shared:unlink()
       shared:close()
+      arena:unlink()
+      arena:close()
     end)
 
     -- Runs `operation` with 0, 1, 2, ... blocks left, until it passes; after each the locks must be free.
     local function exhaust(operation)
       local source = ([[%s
         local polyshm = require "polyshm"
-        local address = %q
+        local address, arena_address = %q, %q
         local seg = assert(polyshm.segment(address))
+        local arena = assert(polyshm.arena(arena_address))
+        local books, hits, me = arena:mutex("books"), arena:counter("hits"), nil
+        local rebuilt = arena:mutex("books", { repair = function() end })
+        hits:add()
+        me = arena:participants()[1]
         local lock, record = seg:mutex(64), seg:record_lock()
         local repairing = seg:mutex(64, { repair = function() end })
         local view, word = seg:view("i32", 1024, 64), seg:atomic("u32", 512)
@@ -302,8 +346,11 @@ describe("misuse", function()
           assert(not lock:locked())
           assert(view[1] == 0)
           seg:record_lock():guard():release()
+          assert(not books:locked() and me)
+          assert(#arena:check() == 0)
+          for i = 1, 32 do assert(arena:free_from(arena:root(i))) end
         end
-      ]]):format(support.prelude, shared.address, operation)
+      ]]):format(support.prelude, shared.address, arena.address, operation)
       local refusals = 0
       for blocks = 0, 10000 do
         local ok, message = helper.scarce(source, blocks)
@@ -331,6 +378,19 @@ describe("misuse", function()
       "assert(seg:stat()) polyshm.list() polyshm.stat(address) polyshm.exists(address)",
       "pcall(seg.read, seg, 9000, 1) assert(not pcall(view.set, view, 100, 1)) tostring(seg) tostring(lock)",
       "local own <close> = seg:record_lock(0, 10) own:acquire() own:release()",
+      "assert(polyshm.arena(arena_address, { life = 'keep', wait = 1 })):close()",
+      'local own <close> = assert(polyshm.arena("anon:", { create = true, size = "64K", participants = 2 }))',
+      'assert(polyshm.arena("posix:/polyshm-lua-none") == nil)',
+      "arena:mutex('books', { repair = print }):acquire() books:release()",
+      "arena:counter('new'):add() assert(arena:open('new')) assert(arena:delete('new')) arena:has('new')",
+      "for name, object in pairs(arena) do assert(object:name() == name) end assert(#arena == 2) arena:list()",
+      "arena:stats() arena:check()",
+      "for _, one in ipairs(arena:participants()) do assert(one.holds and tostring(one)) end",
+      "assert(arena:alloc_into(arena:root(1), 5000)) arena:read(arena:root(1), 8)",
+      "local held <close> = books:guard()",
+      "local held <close> = rebuilt:guard(1)",
+      "local held <close>, died = books:recover()",
+      "pcall(books.release, books) assert(not pcall(hits.add, hits, 1.5)) tostring(arena) tostring(books)",
     } do
       it("is an error: " .. operation, function() assert.is_true(exhaust(operation) >= 1) end)
     end
@@ -340,6 +400,8 @@ describe("misuse", function()
       "view:get(1, 10) view:set(1, 0, 0) view:fill(0) for _ in view:each() do end",
       "view:copy(view) view[3] = view[4] seg:read_into(view, 0) view:fill(0)",
       "word:add(1) word:load() word:exchange(0) word:compare_exchange(0, 0)",
+      "assert(books:acquire()) books:release()",
+      "hits:add() hits:load() hits:exchange(0) hits:compare_exchange(0, 5) hits:max(9) hits:wait(3, 0)",
     } do
       it("does not matter: " .. operation, function() assert.equal(0, exhaust(operation)) end)
     end
@@ -373,6 +435,40 @@ describe("misuse", function()
         assert.is_truthy(died)
       end)
     end
+
+    it("leaves the mark of a death in an arena, and in its repair", function()
+      for _, operation in ipairs {
+        "local ok, died = pcall(lock.acquire, lock) assert(not ok) if type(died) == 'string' then error(died, 0) end",
+        "pcall(function() local held <close>, died = lock:recover() error(died) end) error('not enough memory', 0)",
+        "repairing:acquire()",
+        "local held <close> = repairing:guard()",
+      } do
+        support.wait(support.fork(function() arena:mutex("books"):acquire() end))
+        local source = ([[%s
+          local arena = assert(require "polyshm".arena(%q))
+          local lock, done = arena:mutex("books"), nil
+          local repairing = arena:mutex("books", { repair = function(died)
+            local _ = died.pid .. ": " .. tostring(died) .. died.participant
+            error("not enough memory", 0)
+          end })
+          collectgarbage()
+          return function() %s end, function()
+            collectgarbage()
+            assert(not lock:locked())
+            assert(not pcall(lock.acquire, lock))
+          end]]):format(support.prelude, arena.address, operation)
+        local refusals = 0
+        for blocks = 0, 60 do
+          local ok, message = helper.scarce(source, blocks)
+          if ok then break end
+          assert.is_truthy(message:find("not enough memory", 1, true), message)
+          refusals = refusals + 1
+        end
+        assert.is_true(refusals >= 1)
+        local held <close>, died = arena:mutex("books"):recover()
+        assert.is_truthy(died)
+      end
+    end)
 
     it("in a repair leaves the mark, and the lock free", function()
       support.wait(support.fork(function() shared:mutex(64):acquire() end))

@@ -105,3 +105,62 @@ def test_exceptions_are_each_ones_own(shared):
 @pytest.mark.skipif(not OWN_GIL, reason="interpreters with a GIL of their own came with 3.12")
 def test_own_gil_is_allowed():
     run("import polyshm; polyshm.Segment('anon:', size=4096)[0] = 1")
+
+
+ARENA_WORK = """
+import polyshm
+arena = polyshm.Arena({address!r})
+lock, counter = arena.mutex("books"), arena.counter("n")
+for _ in range({times}):
+    with lock:
+        value = counter.load()
+        counter.store(value + 1)
+arena.counter("ends").add()
+assert type(arena["books"]) is polyshm.Mutex
+try:
+    arena["none"]
+except KeyError:
+    pass
+else:
+    raise AssertionError
+me = next(one for one in arena.participants() if one.self)
+assert (me.language, me.holds) == ("python", ())
+{end}
+"""
+
+
+@pytest.mark.parametrize("end", ["", "arena.close()", "del arena, lock, counter", "arena.close(); arena = None"])
+def test_arenas_one_after_another(arena, end):
+    for _ in range(3):
+        run(ARENA_WORK.format(address=arena.address, times=100, end=end))
+    assert arena["n"].load() == 300
+    assert arena["ends"].load() == 3
+    assert arena.check() == []
+
+
+def test_arenas_at_the_same_time(arena):
+    faults: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            run(ARENA_WORK.format(address=arena.address, times=1000, end=""))
+        except BaseException as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    assert arena["n"].load() == 3000
+    assert arena.check() == []
+
+
+def test_an_interpreter_that_ends_with_a_lock(arena):
+    """The thread holds it, and it lives on: the lock is still its own."""
+    run(f"import polyshm; polyshm.Arena({arena.address!r}).mutex('books').acquire()")
+    lock = arena.mutex("books")
+    assert lock.locked()
+    lock.release()
+    assert not lock.locked()

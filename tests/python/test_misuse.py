@@ -519,7 +519,7 @@ class TestClosed:
 
 
 class TestObjects:
-    @pytest.mark.parametrize("kind", [polyshm.Atomic, polyshm.Mutex, polyshm.RecordLock])
+    @pytest.mark.parametrize("kind", [polyshm.Atomic, polyshm.SegmentMutex, polyshm.RecordLock])
     def test_not_made_by_hand(self, kind):
         with pytest.raises(TypeError, match="cannot create"):
             kind()
@@ -541,7 +541,7 @@ class TestObjects:
         with pytest.raises(TypeError):
             polyshm.Segment.__new__(polyshm.Segment)
 
-    @pytest.mark.parametrize("kind", [polyshm.Segment, polyshm.Atomic, polyshm.Mutex, polyshm.RecordLock])
+    @pytest.mark.parametrize("kind", [polyshm.Segment, polyshm.Atomic, polyshm.SegmentMutex, polyshm.RecordLock])
     def test_final(self, kind):
         with pytest.raises(TypeError, match="not an acceptable base type"):
             type("Child", (kind,), {})
@@ -551,7 +551,12 @@ class TestObjects:
         assert (anon.address, anon.size) == ("anon:", SIZE)
 
     def test_methods_of_other_objects(self, anon):
-        for method in (polyshm.Segment.read, polyshm.Atomic.load, polyshm.Mutex.acquire, polyshm.RecordLock.acquire):
+        for method in (
+            polyshm.Segment.read,
+            polyshm.Atomic.load,
+            polyshm.SegmentMutex.acquire,
+            polyshm.RecordLock.acquire,
+        ):
             with pytest.raises(TypeError):
                 method(object())
             with pytest.raises(TypeError):

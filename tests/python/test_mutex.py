@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The mutex: threads, processes, owner death, and what its methods refuse."""
+"""The mutex on raw memory: threads, processes, owner death, and what its methods refuse."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import weakref
 
 import polyshm
 import pytest
+from elsewhere import die_holding, in_thread
 
 AT = 64
 fork = multiprocessing.get_context("fork")
@@ -23,38 +24,6 @@ fork = multiprocessing.get_context("fork")
 @pytest.fixture
 def lock(anon):
     return anon.mutex(AT, create=True)
-
-
-def in_thread(function):
-    """Runs it in another thread and gives what it gave, or raises what it raised."""
-    result: list = []
-
-    def run():
-        try:
-            result.append((function(), None))
-        except BaseException as error:
-            result.append((None, error))
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    value, error = result[0]
-    if error is not None:
-        raise error
-    return value
-
-
-def die_holding(lock, how=None):
-    """A child takes the lock and dies; its pid."""
-    pid = os.fork()
-    if pid == 0:
-        lock.acquire()
-        if how is None:
-            os.kill(os.getpid(), signal.SIGKILL)
-        how()
-        os._exit(1)
-    os.waitpid(pid, 0)
-    return pid
 
 
 class TestHolding:
@@ -129,7 +98,7 @@ class TestHolding:
             assert in_thread(lambda: lock.acquire(timeout=0.01)) is False
 
     def test_repr(self, anon, lock):
-        assert repr(lock) == f"<polyshm.Mutex at offset 64 of {anon!r}>"
+        assert repr(lock) == f"<polyshm.SegmentMutex at offset 64 of {anon!r}>"
 
 
 class TestArguments:
@@ -417,7 +386,7 @@ class TestOwnerDeath:
             assert died.filename == "anon:"
             assert died.pid == pid
             assert died.participant is None
-            assert isinstance(died.lock, polyshm.Mutex)
+            assert isinstance(died.lock, polyshm.SegmentMutex)
             assert not lock.locked()
 
     @pytest.mark.parametrize("how", [None, lambda: os._exit(0), lambda: os.execv("/bin/true", ["true"])])
@@ -513,7 +482,7 @@ class TestOwnerDeath:
 
     def test_recovery_is_usable_again(self, lock):
         recovery = lock.recover()
-        assert "recovery of <polyshm.Mutex" in repr(recovery)
+        assert "recovery of <polyshm.SegmentMutex" in repr(recovery)
         with recovery:
             with pytest.raises(RuntimeError, match="already held"):
                 with recovery:

@@ -656,7 +656,7 @@ class TestLifetimes:
     def test_handles_do_not_leak(self, make):
         source = make("posix")
         address = source.address
-        kinds = (polyshm.Segment, polyshm.Atomic, polyshm.Mutex, polyshm.RecordLock, memoryview)
+        kinds = (polyshm.Segment, polyshm.Atomic, polyshm.SegmentMutex, polyshm.RecordLock, memoryview)
 
         def alive() -> int:
             gc.collect()
@@ -724,7 +724,7 @@ class TestLifetimes:
 
 class TestSignatures:
     def test_all_public_callables_have_one(self):
-        for holder in (polyshm, polyshm.Segment, polyshm.Atomic, polyshm.Mutex, polyshm.RecordLock):
+        for holder in (polyshm, polyshm.Segment, polyshm.Atomic, polyshm.SegmentMutex, polyshm.RecordLock):
             for name, thing in vars(holder).items():
                 if callable(thing) and not name.startswith("_") and not isinstance(thing, type):
                     assert inspect.signature(thing) is not None, name

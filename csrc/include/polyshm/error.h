@@ -14,14 +14,17 @@ extern "C" {
 
 /* What kind of fault a code is; the bindings choose the exception by it. */
 typedef enum pshm_class {
-    PSHM_CLASS_OS,      /* the system refused: OSError; nil, message, name */
-    PSHM_CLASS_VALUE,   /* the caller's fault: ValueError; error() */
-    PSHM_CLASS_TYPE,    /* the caller's fault: TypeError; error() */
-    PSHM_CLASS_INDEX,   /* the caller's fault: IndexError; error() */
-    PSHM_CLASS_BUFFER,  /* memory is lent out: BufferError; error() */
-    PSHM_CLASS_RUNTIME, /* not the owner, or the owner again: RuntimeError; error() */
-    PSHM_CLASS_LOST,    /* memory that is gone: polyshm.Lost; error object with a code */
-    PSHM_CLASS_DELETED, /* removed, or made anew: polyshm.Deleted; error object with a code */
+    PSHM_CLASS_OS,           /* the system refused: OSError; nil, message, name */
+    PSHM_CLASS_VALUE,        /* the caller's fault: ValueError; error() */
+    PSHM_CLASS_TYPE,         /* the caller's fault: TypeError; error() */
+    PSHM_CLASS_INDEX,        /* the caller's fault: IndexError; error() */
+    PSHM_CLASS_BUFFER,       /* memory is lent out: BufferError; error() */
+    PSHM_CLASS_RUNTIME,      /* not the owner, or the owner again: RuntimeError; error() */
+    PSHM_CLASS_LOST,         /* memory that is gone: polyshm.Lost; error object with a code */
+    PSHM_CLASS_DELETED,      /* removed, or made anew: polyshm.Deleted; error object with a code */
+    PSHM_CLASS_KEY,          /* nothing has the name: KeyError; nil, message, name */
+    PSHM_CLASS_INCOMPATIBLE, /* no arena, or not one of this kind: polyshm.Incompatible; error object with a code */
+    PSHM_CLASS_CORRUPT,      /* bytes that cannot be: polyshm.Corrupt; error object with a code */
 } pshm_class;
 
 #define PSHM_ERROR_MAP(X)                                                                                              \
@@ -60,7 +63,29 @@ typedef enum pshm_class {
     X(ENOTOWNER, -1032, RUNTIME, "not held by this thread")                                                            \
     X(ERELOCK, -1033, RUNTIME, "already held by this thread, and not recursive")                                       \
     X(EHELD, -1034, RUNTIME, "already held by this lock object")                                                       \
-    X(EREMADE, -1040, DELETED, "was removed, or removed and made anew")
+    X(EREMADE, -1040, DELETED, "was removed, or removed and made anew")                                                \
+    X(EDELETED, -1041, DELETED, "the object was deleted")                                                              \
+    X(ENONAME, -1050, KEY, "no object has this name")                                                                  \
+    X(ENAMESIZE, -1051, VALUE, "a name of an object has 1 to 255 bytes")                                               \
+    X(ENAMETEXT, -1052, VALUE, "a name of an object is UTF-8, without a NUL")                                          \
+    X(EKIND, -1053, VALUE, "the name belongs to an object of another kind")                                            \
+    X(EPARAMETER, -1054, VALUE, "exists, and this parameter of it is another")                                         \
+    X(ETOOSMALL, -1055, VALUE, "the size is too small for an arena with so many participants")                         \
+    X(EPARTICIPANTS, -1056, RUNTIME, "as many threads as the arena has room for take part already")                    \
+    X(EPARTICIPANTCOUNT, -1057, VALUE, "participants must be from 1 to 32766")                                         \
+    X(EHOLDS, -1058, RUNTIME, "this thread holds as many locks of the arena as it can")                                \
+    X(EDESTINATION, -1059, VALUE, "not a destination: neither a root nor an aligned word of a block in use")           \
+    X(EOCCUPIED, -1060, VALUE, "the destination does not hold 0")                                                      \
+    X(ENOTBLOCK, -1061, VALUE, "no block in use is there")                                                             \
+    X(ELIFE, -1062, VALUE, "life must be \"keep\" or \"last-detach\"")                                                 \
+    X(EDEPTH, -1063, RUNTIME, "held too often by this thread")                                                         \
+    X(ENOTARENA, -1070, INCOMPATIBLE, "holds something else than a polyshm arena")                                     \
+    X(EFORMAT, -1071, INCOMPATIBLE, "an arena of another format")                                                      \
+    X(EABI, -1072, INCOMPATIBLE, "an arena of another libc or byte order, whose mutexes are not those of this one")    \
+    X(ETRUNCATED, -1073, INCOMPATIBLE, "an arena that was cut short or has grown: its header has another size")        \
+    X(ENETWORK, -1074, INCOMPATIBLE, "on a network file system: other machines would not share its memory")            \
+    X(EELSEWHERE, -1075, INCOMPATIBLE, "an arena that others use by another way: its header names another file")       \
+    X(ECORRUPT, -1080, CORRUPT, "bytes of the arena that cannot be")
 
 /* The codes: PSHM_ECLOSED and so on. */
 enum {

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: MIT
  *
- * A mutex on raw memory: a pthread mutex of this libc, process-shared and robust, with a mark of polyshm's own behind
+ * Mutexes: one on raw memory, pshm_segment_mutex, and one by name in an arena, pshm_mutex. Both tell an owner's death in
+ * the same way.
+ *
+ * pshm_segment_mutex is a pthread mutex of this libc, process-shared and robust, with a mark of polyshm's own behind
  * it. A C program that knows only pthread_mutex_lock(3) shares the same lock.
  *
  * Owner death. When an owner dies (SIGKILL, exit, exec, end of its thread), the next one to acquire is told
@@ -16,7 +19,7 @@
 
 #include <pthread.h>
 
-#include <polyshm/segment.h>
+#include <polyshm/arena.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -58,7 +61,8 @@ typedef struct pshm_segment_mutex {
 /* What a death left. */
 typedef struct pshm_death {
     bool died;
-    uint32_t pid; /* 0: not known */
+    uint32_t pid;         /* 0: not known */
+    uint32_t participant; /* of an arena: slot + 1 of the dead; 0: not known, or raw memory */
 } pshm_death;
 
 typedef enum pshm_recursive { PSHM_RECURSIVE_ANY = -1, PSHM_RECURSIVE_NO = 0, PSHM_RECURSIVE_YES = 1 } pshm_recursive;
@@ -103,6 +107,60 @@ PSHM_API int pshm_segment_mutex_release(pshm_segment_mutex *mutex);
  * Errors: as pshm_segment_mutex_try. */
 PSHM_API int pshm_segment_mutex_locked(pshm_segment_mutex *mutex);
 PSHM_API int pshm_segment_mutex_owner(pshm_segment_mutex *mutex, uint32_t *pid);
+
+/* ---- by name, in an arena ----
+ *
+ * pshm_mutex knows owners by their slot and its generation, and death by their beacon: across PID namespaces, and for the
+ * price of two atomic instructions. A waiter that lost the race for it again and again asks to be handed it, and gets it
+ * next. */
+
+typedef struct pshm_mutex {
+    pshm_object object;
+    uint64_t place; /* of its word, in bytes from the arena's start */
+    bool recursive;
+} pshm_mutex;
+
+/* Opens the mutex `name`, or with `create` makes it where there is none.
+ * Errors: PSHM_ECLOSED, PSHM_EREADONLY (to create), PSHM_ENONAME, PSHM_ENAMESIZE, PSHM_ENAMETEXT, PSHM_EKIND (the name is
+ *   another noun's), PSHM_ERECURSIVE (exists, and `recursive` is another), PSHM_EPARTICIPANTS, PSHM_EHOLDS (creating takes
+ *   two locks of the arena's own), PSHM_ECORRUPT, PSHM_ELOST; -ENOSPC; -EINTR (a slice is over: call again).
+ * Owns: the handle is the caller's memory and keeps a reference to the arena until pshm_mutex_fini.
+ * Safe: threads, processes.  Blocks: while another creates or deletes. */
+PSHM_API int pshm_mutex_init(pshm_mutex *mutex, pshm_arena *arena, const char *name, size_t length, bool create,
+                             pshm_recursive recursive, bool *created);
+
+/* Ends the handle, not the mutex. What it holds stays held. */
+PSHM_API void pshm_mutex_fini(pshm_mutex *mutex);
+
+/* Acquires if that needs no waiting.
+ * Errors: PSHM_ECLOSED, PSHM_EREADONLY, PSHM_EDELETED, PSHM_ELOST, PSHM_ECORRUPT; PSHM_EPARTICIPANTS, PSHM_EHOLDS (32 at a
+ *   time), -ENOMEM; -EBUSY (held by another); PSHM_ERELOCK; PSHM_EDEPTH (65,535 times more); -EOWNERDEAD (not held; *death says
+ *   who died).
+ * Safe: threads, processes. */
+PSHM_API int pshm_mutex_try(pshm_mutex *mutex, pshm_death *death);
+
+/* Acquires, waiting for one slice at the most.
+ * Errors: as pshm_mutex_try but -EBUSY; -ETIMEDOUT; -EINTR (the slice is over, or a signal came: call again).
+ * Safe: threads, processes.  Blocks: until the owner releases or dies, or `deadline`. */
+PSHM_API int pshm_mutex_acquire(pshm_mutex *mutex, int64_t deadline, pshm_death *death);
+
+/* Acquires whether marked or not; *death says which. A mark stays until pshm_mutex_consistent.
+ * Errors: as pshm_mutex_acquire but -EOWNERDEAD.
+ * Blocks: as pshm_mutex_acquire. */
+PSHM_API int pshm_mutex_recover(pshm_mutex *mutex, int64_t deadline, pshm_death *death);
+
+/* The owner says that what the lock guards is whole again: takes the mark away.
+ * Errors: PSHM_ENOTOWNER, PSHM_ELOST. */
+PSHM_API int pshm_mutex_consistent(pshm_mutex *mutex);
+
+/* Releases; a mark stays as it is. Works on a closed arena and a deleted mutex too.
+ * Errors: PSHM_ENOTOWNER, PSHM_ELOST. */
+PSHM_API int pshm_mutex_release(pshm_mutex *mutex);
+
+/* Is it held by a living owner? 1 or 0. And by which process: its pid, or 0 for nobody.
+ * Errors: PSHM_ECLOSED, PSHM_EDELETED, PSHM_ELOST. */
+PSHM_API int pshm_mutex_locked(pshm_mutex *mutex);
+PSHM_API int pshm_mutex_owner(pshm_mutex *mutex, uint32_t *pid);
 
 #ifdef __cplusplus
 }
