@@ -9,6 +9,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -70,6 +71,9 @@ typedef struct py_segment {
 /* Sets the exception of `rc` about `address`: "address: detail: text". Both are str, or the detail NULL for none.
  * Returns NULL. */
 PyObject *glue_raise(py_state *state, int rc, PyObject *address, PyObject *detail);
+
+/* The same, the address and the detail as C has them; nothing where the exception is set already. */
+PyObject *glue_raise_about(py_state *state, int rc, const char *address, const char *format, va_list arguments);
 
 /* The same about a segment, the detail as PyUnicode_FromFormat writes it; NULL for none. */
 PyObject *glue_raise_segment(py_segment *segment, int rc, const char *format, ...)

@@ -70,25 +70,28 @@ PyObject *glue_address(const pshm_segment *handle)
     return PyUnicode_DecodeFSDefault(handle->address);
 }
 
-PyObject *glue_raise_segment(py_segment *segment, int rc, const char *format, ...)
+PyObject *glue_raise_about(py_state *state, int rc, const char *address, const char *format, va_list arguments)
 {
     if (rc == GLUE_RAISED)
         return NULL;
-    PyObject *detail = NULL;
-    if (format != NULL) {
-        va_list arguments;
-        va_start(arguments, format);
-        detail = PyUnicode_FromFormatV(format, arguments);
-        va_end(arguments);
-        if (detail == NULL)
-            return NULL;
-    }
-    PyObject *address = glue_address(segment->handle);
-    if (address != NULL) {
-        (void)glue_raise(glue_state((PyObject *)segment), rc, address, detail);
-        Py_DECREF(address);
+    PyObject *detail = format == NULL ? NULL : PyUnicode_FromFormatV(format, arguments);
+    if (format != NULL && detail == NULL)
+        return NULL;
+    PyObject *text = PyUnicode_DecodeFSDefault(address);
+    if (text != NULL) {
+        (void)glue_raise(state, rc, text, detail);
+        Py_DECREF(text);
     }
     Py_XDECREF(detail);
+    return NULL;
+}
+
+PyObject *glue_raise_segment(py_segment *segment, int rc, const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    (void)glue_raise_about(glue_state((PyObject *)segment), rc, segment->handle->address, format, arguments);
+    va_end(arguments);
     return NULL;
 }
 

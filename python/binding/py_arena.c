@@ -15,23 +15,10 @@ PyObject *py_arena_address(const py_arena *arena)
 
 PyObject *py_arena_raise(py_arena *arena, int rc, const char *format, ...)
 {
-    if (rc == GLUE_RAISED)
-        return NULL;
-    PyObject *detail = NULL;
-    if (format != NULL) {
-        va_list arguments;
-        va_start(arguments, format);
-        detail = PyUnicode_FromFormatV(format, arguments);
-        va_end(arguments);
-        if (detail == NULL)
-            return NULL;
-    }
-    PyObject *address = py_arena_address(arena);
-    if (address != NULL) {
-        (void)glue_raise(glue_state((PyObject *)arena), rc, address, detail);
-        Py_DECREF(address);
-    }
-    Py_XDECREF(detail);
+    va_list arguments;
+    va_start(arguments, format);
+    (void)glue_raise_about(glue_state((PyObject *)arena), rc, arena->handle->address, format, arguments);
+    va_end(arguments);
     return NULL;
 }
 
