@@ -835,11 +835,14 @@ static void test_last_detach(void **state)
 {
     (void)state;
     const pshm_arena_options r = reading();
+    static pshm_arena *arena, *second; /* children have them too, and lose none of them */
+    static char *address;
     for (size_t k = 0; k < 3; k++) {
-        char *address = strdup(address_of(k));
+        address = strdup(address_of(k));
         pshm_arena_options options = sized(MB);
         options.life = PSHM_LIFE_LAST_DETACH;
-        pshm_arena *arena = arena_at(address, &options), *second = arena_at(address, NULL);
+        arena = arena_at(address, &options);
+        second = arena_at(address, NULL);
         add_counter(arena, "c");
         end(arena);
         assert_int_equal(objects(second), 1);
@@ -998,7 +1001,8 @@ static void test_killed_while_it_closes(void **state)
     (void)state;
     pshm_arena_options options = sized(MB);
     options.life = PSHM_LIFE_LAST_DETACH;
-    pshm_arena *first = arena_at(KEY, &options);
+    static pshm_arena *first;
+    first = arena_at(KEY, &options);
     char address[] = KEY;
     assert_int_equal(helper_wait(helper_fork(die_in_close, address)), 256 + SIGKILL);
     pid_t pid = fork();
@@ -1037,7 +1041,8 @@ static void test_foreign_bytes_are_not_marked(void **state)
 {
     (void)state;
     pshm_arena_options options = sized(MB);
-    pshm_arena *arena = arena_at("anon:", &options);
+    static pshm_arena *arena;
+    arena = arena_at("anon:", &options);
     assert_rc(pshm_heap_alloc_into(arena, pshm_heap_root(0), 256), 0);
     assert_int_equal(helper_wait(helper_fork(die_with_a_stale_note, arena)), 256 + SIGKILL);
     uint64_t place, before[32], after[32];
