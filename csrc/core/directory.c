@@ -79,6 +79,9 @@ int pshm_object_open(pshm_object *object, pshm_arena *arena, const pshm_wish *wi
     pshm_attachment *a = arena->attachment;
     pshm_found found;
     *object = (pshm_object){0};
+    bool ignored;
+    if (!created)
+        created = &ignored;
     *created = false;
     int rc = pshm_arena_enter(arena);
     if (rc)

@@ -69,10 +69,12 @@ static void test_names(helper_world *world)
     assert_rc(pshm_counter_init(&c, world->arena, longest, 255, true, &created), 0);
     assert_true(created);
     pshm_counter_fini(&c);
+    assert_rc(pshm_counter_init(&c, world->arena, longest, 255, true, NULL), 0);
+    pshm_counter_fini(&c);
     assert_rc(pshm_counter_init(&c, world->arena, longest, 255, true, &created), 0);
     assert_false(created);
     pshm_counter_fini(&c);
-    assert_rc(pshm_counter_init(&c, world->arena, longest, 256, true, &created), PSHM_ENAMESIZE);
+    assert_rc(pshm_counter_init(&c, world->arena, longest, 256, true, NULL), PSHM_ENAMESIZE);
     assert_rc(pshm_counter_init(&c, world->arena, "", 0, true, &created), PSHM_ENAMESIZE);
     assert_rc(pshm_counter_init(&c, world->arena, "a\0b", 3, true, &created), PSHM_ENAMETEXT);
     assert_rc(pshm_counter_init(&c, world->arena, "\xc3", 1, true, &created), PSHM_ENAMETEXT);

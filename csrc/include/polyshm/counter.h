@@ -16,7 +16,8 @@ typedef struct pshm_counter {
     pshm_object object;
 } pshm_counter;
 
-/* Opens the counter `name`, or with `create` makes it with the value 0 where there is none.
+/* Opens the counter `name`, or with `create` makes it with the value 0 where there is none; *created
+ * says which, and `created` may be NULL.
  * Errors: PSHM_ECLOSED, PSHM_EREADONLY (to create), PSHM_ENONAME, PSHM_ENAMESIZE, PSHM_ENAMETEXT, PSHM_EKIND (the name is
  *   another noun's), PSHM_EPARTICIPANTS, PSHM_EHOLDS, PSHM_ECORRUPT, PSHM_ELOST; -ENOSPC; -EINTR (a slice is over: call
  *   again).

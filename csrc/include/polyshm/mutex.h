@@ -120,7 +120,8 @@ typedef struct pshm_mutex {
     bool recursive;
 } pshm_mutex;
 
-/* Opens the mutex `name`, or with `create` makes it where there is none.
+/* Opens the mutex `name`, or with `create` makes it where there is none; *created says which, and
+ * `created` may be NULL.
  * Errors: PSHM_ECLOSED, PSHM_EREADONLY (to create), PSHM_ENONAME, PSHM_ENAMESIZE, PSHM_ENAMETEXT, PSHM_EKIND (the name is
  *   another noun's), PSHM_ERECURSIVE (exists, and `recursive` is another), PSHM_EPARTICIPANTS, PSHM_EHOLDS (creating takes
  *   two locks of the arena's own), PSHM_ECORRUPT, PSHM_ELOST; -ENOSPC; -EINTR (a slice is over: call again).
