@@ -214,10 +214,12 @@ static int take(pshm_member *m, pshm_owner *o, pshm_owner_mode mode, const pshm_
     waiting w = {.deadline = deadline};
     int rc = AGAIN;
     while (rc == AGAIN) {
-        if (guard && pshm_load(guard->stamp) != guard->serial)
-            return give_up(m, o) ? pshm_owner_give(m, o), PSHM_EDELETED : PSHM_EDELETED;
-        if (*a->lost)
-            return PSHM_ELOST;
+        bool deleted = guard && pshm_load(guard->stamp) != guard->serial;
+        if (deleted || *a->lost) {
+            if (give_up(m, o))
+                pshm_owner_give(m, o);
+            return *a->lost ? PSHM_ELOST : PSHM_EDELETED;
+        }
         uint64_t word = pshm_load(&o->word);
         uint32_t low = low_of(word), id = low & PSHM_ID;
         if (!(low & PSHM_ID_SLOT))

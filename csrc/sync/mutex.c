@@ -103,11 +103,13 @@ int pshm_mutex_try(pshm_mutex *mutex, pshm_death *death)
     uint64_t nobody = 0;
     /* No fence before the question whether it was deleted: see pshm_object_enter. */
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    if (PSHM_LIKELY(at >= 0 && pshm_load(object->stamp) == object->serial && pshm_cas(&o->word, &nobody, m->me) &&
-                    !*gone)) {
+    if (PSHM_LIKELY(at >= 0 && pshm_load(object->stamp) == object->serial && pshm_cas(&o->word, &nobody, m->me))) {
         m->used |= 1u << at;
         death->died = false;
-        return 0;
+        if (PSHM_LIKELY(!*gone))
+            return 0;
+        pshm_owner_give(m, o); /* others may have the page yet */
+        return PSHM_ELOST;
     }
     if (at >= 0)
         pshm_store(&m->slot->held[at], 0);
