@@ -26,11 +26,6 @@
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the low half comes first, where futex(2) looks");
 
-/* How often a waiter lets others run before it sleeps: a wake costs far more than these. */
-#define YIELDS 64
-/* Nor for longer than this: where others keep the processor busy, a yield takes as long as they like, and 64 of them
- * took all of a slice, so that nobody ever slept or asked to be handed the lock. */
-#define YIELDS_NS (PSHM_SLICE_NS / 100)
 /* So many lost races, and it asks to be handed the lock. */
 #define PATIENCE 4
 
@@ -190,8 +185,8 @@ static int wait_for(pshm_member *m, pshm_owner *o, uint64_t word, waiting *w)
         if (pshm_id_is_this_thread(m->attachment, low_of(word) & PSHM_ID))
             return PSHM_ERELOCK; /* through another copy of the core in this process */
     }
-    bool early = now < w->slice - PSHM_SLICE_NS + YIELDS_NS;
-    if (w->turns++ < YIELDS && early && m->lost < PATIENCE) {
+    bool early = now < w->slice - PSHM_SLICE_NS + PSHM_OS_YIELDS_NS;
+    if (w->turns++ < PSHM_OS_YIELDS && early && m->lost < PATIENCE) {
         pshm_os_yield();
         return AGAIN;
     }

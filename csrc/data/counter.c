@@ -14,9 +14,6 @@
 #include "os/futex.h"
 
 #define KIND 2u
-/* How often a waiter lets others run before it sleeps, and for how long at the most. */
-#define YIELDS 64
-#define YIELDS_NS (PSHM_SLICE_NS / 100)
 /* How often one looks that may not write, and so cannot ask to be woken. */
 #define LOOK INT64_C(2000000)
 
@@ -178,7 +175,7 @@ static int wait_as(pshm_counter *counter, pshm_member *m, int64_t least, int64_t
     int rc = look(counter, m, least, &found);
     if (rc == 1 && deadline <= now)
         return -ETIMEDOUT;
-    for (int i = 0; rc == 1 && i < YIELDS && pshm_os_now() < now + YIELDS_NS; i++) {
+    for (int i = 0; rc == 1 && i < PSHM_OS_YIELDS && pshm_os_now() < now + PSHM_OS_YIELDS_NS; i++) {
         pshm_os_yield();
         rc = look(counter, m, least, &found);
     }

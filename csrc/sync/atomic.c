@@ -7,9 +7,6 @@
 #include "os/clock.h"
 #include "os/futex.h"
 
-/* How often a waiter lets others run before it sleeps: a wake costs far more than these. */
-#define YIELDS 64
-
 int pshm_word_parse(const char *token, size_t length, pshm_word *out)
 {
     static const char *const tokens[] = {
@@ -46,7 +43,7 @@ int pshm_atomic_wait(pshm_segment *segment, uint64_t offset, uint32_t expected, 
         rc = pshm_segment_verify(segment);
         if (rc || now != expected)
             return rc;
-        if (i == YIELDS)
+        if (i == PSHM_OS_YIELDS)
             break;
         if (i == 0 && deadline <= pshm_os_now())
             return -ETIMEDOUT;

@@ -74,8 +74,7 @@ static int take(pshm_mutex *mutex, pshm_owner_mode mode, int64_t deadline, pshm_
     if (rc)
         return rc;
     pshm_owner *o = owner_of(mutex);
-    if (mutex->recursive && pshm_member_holds(m, mutex->place) >= 0 &&
-        (uint32_t)(pshm_load(&o->word) & PSHM_ID) == m->me) {
+    if (mutex->recursive && pshm_member_holds(m, mutex->place) >= 0 && pshm_owner_id(o) == m->me) {
         rc = take_again(m, mutex->place);
     } else {
         const pshm_owner_guard guard = {mutex->object.stamp, mutex->object.serial};
@@ -141,7 +140,7 @@ int pshm_mutex_consistent(pshm_mutex *mutex)
     pshm_owner *o = owner_of(mutex);
     if (holder(mutex, &m) < 0)
         return PSHM_ENOTOWNER;
-    if (((uint32_t)pshm_load(&o->word) & PSHM_ID) != m->me)
+    if (pshm_owner_id(o) != m->me)
         return *m->attachment->lost ? PSHM_ELOST : PSHM_ENOTOWNER;
     pshm_store(&o->died, 0);
     return pshm_attachment_verify(m->attachment);

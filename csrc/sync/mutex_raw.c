@@ -24,9 +24,6 @@
 _Static_assert(sizeof(pthread_mutex_t) % 8 == 0, "the mark is aligned behind it");
 _Static_assert(_Alignof(pshm_mutex_bytes) <= PSHM_MUTEX_ALIGN, "PSHM_MUTEX_ALIGN is enough");
 
-/* How often a waiter lets others run before it sleeps: a wake costs far more than these. */
-#define YIELDS 64
-
 static const pshm_os_self nobody;
 
 static pshm_mutex_bytes *bytes_of(const pshm_segment_mutex *mutex)
@@ -234,7 +231,7 @@ static int acquire(pshm_segment_mutex *mutex, int64_t deadline, bool recover, ps
     int rc = try_once(mutex, recover, death);
     if (rc != -EBUSY || deadline <= pshm_os_now())
         return rc == -EBUSY ? -ETIMEDOUT : rc;
-    for (int i = 0; i < YIELDS; i++) {
+    for (int i = 0; i < PSHM_OS_YIELDS; i++) {
         pshm_os_yield();
         rc = try_once(mutex, recover, death);
         if (rc != -EBUSY)
