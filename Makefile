@@ -206,7 +206,11 @@ $(LUA_HELPERS): $(BUILD)/lua/%.so: tests/lua/%.c $(BUILD)/flags
 
 # ---- tests -------------------------------------------------------------------------------------------------------
 
-SUITES := test-house test-c test-python test-lua test-cross test-layout test-crash test-examples
+# The longest first: so they are started, two at a time or more.
+SUITES := test-crash test-cross test-c test-python test-house test-lua test-layout test-examples
+# Those on the other CPythons: run-py-3.10 and so on.
+PYTHONS = $$(tools/test-pythons list $(PY) | sed 's/^/run-py-/')
+EACH = tools/each $(MAKE) --no-print-directory
 
 # Warnings are errors here, unless the command line says WERROR= itself.
 STRICTLY = $(if $(filter undefined,$(origin WERROR)),WERROR=1)
@@ -214,7 +218,7 @@ STRICTLY = $(if $(filter undefined,$(origin WERROR)),WERROR=1)
 .PHONY: test test-build test-pythons $(SUITES) $(SUITES:test-%=run-%)
 test: ## everything, on every CPython >= 3.10 of this machine
 	$(SUB) $(STRICTLY) test-build
-	@tools/each $(MAKE) --no-print-directory $(STRICTLY) -- $(SUITES:test-%=run-%) test-pythons
+	@+$(EACH) $(STRICTLY) -- run-crash $(PYTHONS) $(filter-out run-crash,$(SUITES:test-%=run-%))
 
 test-build: build/need/test .venv/.all
 	$(JOBS) lib modules tests-build extension
@@ -236,8 +240,10 @@ test-crash: test-build ## a kill at every instruction
 test-examples: test-build ## the programs of examples/
 	$(SUB) run-examples
 test-pythons: test-build ## the Python and cross suites on the other CPythons
-	@STRICT="$(STRICT)" tools/test-pythons $(PY) $(ARGS)
+	@+$(EACH) -- $(PYTHONS)
 
+run-py-%:
+	@STRICT="$(STRICT)" tools/test-pythons run $* $(ARGS)
 run-house:
 	@$(PYTEST) tests/house $(ARGS)
 run-python:
@@ -264,37 +270,49 @@ ASAN  := -fsanitize=address $(UBSAN) -fno-omit-frame-pointer
 # Our SIGBUS handler is what is tested, and the interpreters free little at their end.
 SAN_OPTIONS := ASAN_OPTIONS=detect_leaks=0:handle_segv=0:handle_sigbus=0:allow_user_segv_handler=1:$(ASAN_MORE) \
 	UBSAN_OPTIONS=print_stacktrace=1
-WATCH_SUITES := run-c run-python run-lua run-cross
+SAN_ARGS := CFLAGS="-O1 -g" PYTEST_ARGS=--timeout=240
+ASAN_ARGS = $(SAN_ARGS) BUILD=build/asan PYDIR=build/asan/python SANITIZE="$(ASAN)" \
+	RUNTIME='$(SAN_OPTIONS) PYTHONMALLOC=malloc \
+	LD_PRELOAD="$(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print-file-name=libubsan.so)"'
+UBSAN_ARGS = $(SAN_ARGS) BUILD=build/ubsan PYDIR=build/ubsan/python SANITIZE="$(UBSAN)" RUNTIME='$(SAN_OPTIONS)'
+WATCH_SUITES := cross python c lua
 
-.PHONY: asan ubsan valgrind sanitized
-asan: build/need/test .venv/.all ## C, Python and Lua suites under AddressSanitizer and UBSan
-	$(SUB) sanitized BUILD=build/asan SANITIZE="$(ASAN)" RUNTIME='$(SAN_OPTIONS) PYTHONMALLOC=malloc \
-		LD_PRELOAD="$(shell $(CC) -print-file-name=libasan.so) $(shell $(CC) -print-file-name=libubsan.so)"'
-ubsan: build/need/test .venv/.all ## the same under UBSan alone
-	$(SUB) sanitized BUILD=build/ubsan SANITIZE="$(UBSAN)" RUNTIME='$(SAN_OPTIONS)'
+.PHONY: asan asan-build ubsan ubsan-build valgrind run-valgrind
+asan: asan-build ## C, Python and Lua suites under AddressSanitizer and UBSan
+	@+$(EACH) -- $(WATCH_SUITES:%=run-asan-%)
+ubsan: ubsan-build ## the same under UBSan alone
+	@+$(EACH) -- $(WATCH_SUITES:%=run-ubsan-%)
+asan-build: build/need/test .venv/.all
+	$(JOBS) $(ASAN_ARGS) modules tests-build extension
+ubsan-build: build/need/test .venv/.all
+	$(JOBS) $(UBSAN_ARGS) modules tests-build extension
+# Whether each pair agrees, `make test` has seen: here each language is once the first and once the second.
+RING := POLYSHM_PAIRS="c-python python-lua lua-c"
+run-asan-%:
+	@+$(RING) $(SAN_OPTIONS) $(MAKE) --no-print-directory $(ASAN_ARGS) run-$*
+run-ubsan-%:
+	@+$(RING) $(SAN_OPTIONS) $(MAKE) --no-print-directory $(UBSAN_ARGS) run-$*
 valgrind: build/need/test .venv/.created ## C suite under valgrind
 	$(JOBS) tests-build
+	$(SUB) run-valgrind
+run-valgrind:
 	@$(ENV) tools/run-programs $(WATCHED) valgrind -q --error-exitcode=99 --leak-check=full --track-fds=no \
 		--errors-for-leak-kinds=definite --show-leak-kinds=definite --child-silent-after-fork=yes \
 		--vex-iropt-register-updates=allregs-at-mem-access -- $(C_TESTS)
-
-sanitized: export PYTEST_ARGS = --timeout=240
-sanitized: export CFLAGS = -O1 -g
-sanitized:
-	$(JOBS) PYDIR=$(BUILD)/python modules tests-build extension
-	@$(SAN_OPTIONS) tools/each $(MAKE) --no-print-directory PYDIR=$(BUILD)/python -- $(WATCH_SUITES)
 
 # ---- lint, docs, programs ----------------------------------------------------------------------------------------
 
 C_FILES := $(wildcard csrc/include/polyshm/*.h csrc/*/*.[ch] python/binding/*.[ch] lua/binding/*.[ch] \
 	tests/*/*.[ch] bench/*.[ch] bench/*/*.[ch] examples/*.[ch])
-PY_FILES := setup.py $(wildcard python tests examples bench) tools/python-config tools/check-skips tools/crash-table
+PY_FILES := setup.py $(wildcard python tests examples bench) \
+	tools/python-config tools/check-skips tools/crash-table tools/each
 LUA_FILES := $(wildcard lua tests/lua tests/cross tests/fuzz examples bench)
 
 .PHONY: lint format docs demo bench bench-count install install-rock clean
 lint: test-build ## ruff, mypy, stubtest, luacheck, clang-format, gcc's warnings as errors
-	@tools/each $(MAKE) --no-print-directory -- lint-python lint-types lint-lua lint-format lint-c
-.PHONY: lint-python lint-types lint-lua lint-format lint-c
+	@+$(EACH) -- $(LINTS)
+LINTS := lint-c lint-types lint-format lint-python lint-lua
+.PHONY: $(LINTS)
 lint-python:
 	@$(PY) -m ruff check --quiet $(PY_FILES) && $(PY) -m ruff format --quiet --check $(PY_FILES)
 lint-types:
@@ -312,8 +330,18 @@ format: ## let ruff and clang-format rewrite the sources
 	@clang-format -i $(C_FILES)
 
 docs: test-build ## HTML in build/docs, warnings are errors
+	$(SUB) run-docs
+run-docs:
 	@$(ENV) $(PY) -m sphinx -W --keep-going -q -b html -d build/doctrees docs build/docs
 	@echo "build/docs/index.html"
+
+.PHONY: check run-docs
+check: ## test, lint, asan, valgrind and docs, in one go
+	$(SUB) $(STRICTLY) test-build
+	$(SUB) asan-build
+	@+$(EACH) $(STRICTLY) -- $(CHECKS)
+CHECKS = run-crash run-asan-cross run-asan-python run-valgrind run-cross run-asan-c $(PYTHONS) \
+	run-c run-python run-house run-asan-lua $(LINTS) run-lua run-layout run-examples run-docs
 
 demo: build/need/build .venv/.demo ## Python and Lua count one text together, and one is killed (FILE=... for another text)
 	$(JOBS) modules extension

@@ -47,7 +47,15 @@ def sysv_rows() -> list[list[str]]:
 
 
 def children() -> dict[int, str]:
-    """Living children, pid -> command line. Those that are dead and not waited for are reaped here."""
+    """Living children, pid -> command line. Those that are dead and not waited for are reaped here. One that is about
+    to be has given back its memory, and what it shared, a while before: it has no command line, and time to end."""
+    end = time.monotonic() + GRACE
+    while not all((found := _children()).values()) and time.monotonic() < end:
+        time.sleep(0.002)
+    return found
+
+
+def _children() -> dict[int, str]:
     found = {}
     helpers = _multiprocessing_helpers()
     for entry in os.listdir("/proc"):
