@@ -21,14 +21,28 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <polyshm/condition.h>
 #include <polyshm/counter.h>
+#include <polyshm/event.h>
 #include <polyshm/heap.h>
+#include <polyshm/latch.h>
 #include <polyshm/mutex.h>
+#include <polyshm/once.h>
 #include <polyshm/participant.h>
+#include <polyshm/permits.h>
+#include <polyshm/rwlock.h>
+#include <polyshm/semaphore.h>
 
 static pshm_arena *arena;
 static pshm_mutex mutex;
+static pshm_rwlock rwlocks[2];
 static pshm_counter counter;
+static pshm_condition condition;
+static pshm_semaphore semaphore;
+static pshm_event event;
+static pshm_latch latch;
+static pshm_permits permits;
+static pshm_once once;
 
 static double now(void)
 {
@@ -100,6 +114,79 @@ static void mutex_pair(long n)
             abort();
 }
 
+static void read_pairs(pshm_rwlock *rwlock, long n)
+{
+    pshm_death death;
+    for (long i = 0; i < n; i++)
+        if (pshm_rwlock_read_try(rwlock, &death) || pshm_rwlock_read_release(rwlock))
+            abort();
+}
+
+static void read_pair(long n)
+{
+    read_pairs(&rwlocks[0], n);
+}
+
+static void write_pair(long n)
+{
+    pshm_death death;
+    for (long i = 0; i < n; i++)
+        if (pshm_rwlock_write_try(&rwlocks[0], &death) || pshm_rwlock_write_release(&rwlocks[0]))
+            abort();
+}
+
+/* Nobody waits. */
+static void mutex_pair_and_notify(long n)
+{
+    pshm_death death;
+    for (long i = 0; i < n; i++)
+        if (pshm_mutex_try(&mutex, &death) || pshm_condition_notify(&condition, 1) || pshm_mutex_release(&mutex))
+            abort();
+}
+
+static void semaphore_pair(long n)
+{
+    for (long i = 0; i < n; i++)
+        if (pshm_semaphore_try(&semaphore) || pshm_semaphore_release(&semaphore, 1))
+            abort();
+}
+
+static void event_pair(long n)
+{
+    for (long i = 0; i < n; i++)
+        if (pshm_event_set(&event) || pshm_event_clear(&event))
+            abort();
+}
+
+static void event_is_set(long n)
+{
+    for (long i = 0; i < n; i++)
+        if (pshm_event_is_set(&event) < 0)
+            abort();
+}
+
+static void latch_count_down(long n)
+{
+    uint32_t left;
+    for (long i = 0; i < n; i++)
+        if (pshm_latch_count_down(&latch, 1, &left))
+            abort();
+}
+
+static void permits_pair(long n)
+{
+    for (long i = 0; i < n; i++)
+        if (pshm_permits_try(&permits, 1) || pshm_permits_release(&permits, 1))
+            abort();
+}
+
+static void once_done(long n)
+{
+    for (long i = 0; i < n; i++)
+        if (pshm_once_done(&once) < 0)
+            abort();
+}
+
 static void counter_add(long n)
 {
     int64_t value;
@@ -137,7 +224,16 @@ static void quick(void)
     figure figures[] = {{"bare CAS + exchange", bare_pair, 0},
                         {"robust pthread pair", robust_pair, 0},
                         {"mutex pair", mutex_pair, 0},
+                        {"rwlock read pair", read_pair, 0},
+                        {"rwlock write pair", write_pair, 0},
+                        {"mutex pair with notify", mutex_pair_and_notify, 0},
+                        {"semaphore pair", semaphore_pair, 0},
+                        {"event pair", event_pair, 0},
+                        {"event.is_set", event_is_set, 0},
+                        {"permits pair", permits_pair, 0},
+                        {"once.done", once_done, 0},
                         {"bare add", bare_add, 0},
+                        {"latch.count_down", latch_count_down, 0},
                         {"counter.add", counter_add, 0},
                         {"malloc + free 64", malloc_pair, 0},
                         {"alloc_into + free_from 64", alloc_pair, 0}};
@@ -263,6 +359,54 @@ static void hand_over(void)
         pshm_mutex_fini(&ring[i]);
 }
 
+/* Two threads that read, each on a core of its own: nanoseconds per pair of the slower one. */
+
+typedef struct reading {
+    pshm_rwlock *rwlock;
+    int cpu;
+    pthread_barrier_t *start;
+    double taken;
+} reading;
+
+static void *read_on_a_core(void *context)
+{
+    reading *r = context;
+    const long n = 50000; /* short, so that some turns are not disturbed */
+    pin(r->cpu);
+    read_pairs(r->rwlock, 1000);
+    pthread_barrier_wait(r->start);
+    double start = now();
+    read_pairs(r->rwlock, n);
+    r->taken = (now() - start) / (double)n;
+    return NULL;
+}
+
+static double two_readers(pshm_rwlock *first, pshm_rwlock *second)
+{
+    pthread_barrier_t start;
+    reading all[2] = {{first, 0, &start, 0}, {second, 1, &start, 0}};
+    pthread_t threads[2];
+    pthread_barrier_init(&start, NULL, 2);
+    for (int i = 0; i < 2; i++)
+        pthread_create(&threads[i], NULL, read_on_a_core, &all[i]);
+    for (int i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    pthread_barrier_destroy(&start);
+    return all[0].taken > all[1].taken ? all[0].taken : all[1].taken;
+}
+
+static void two_cores(void)
+{
+    double one = 1e9, two = 1e9;
+    for (int turn = 0; turn < 61; turn++) {
+        double same = two_readers(&rwlocks[0], &rwlocks[0]), apart = two_readers(&rwlocks[0], &rwlocks[1]);
+        one = same < one ? same : one;
+        two = apart < two ? apart : two;
+    }
+    printf("two readers of one rwlock\t%.3f\n", one);
+    printf("two readers of two rwlocks\t%.3f\n", two);
+}
+
 /* ---- death ---- */
 
 /* Milliseconds from the kill of a holder until a process that waits has the lock, and until a pidfd is readable. */
@@ -337,8 +481,17 @@ int main(void)
     check(pshm_unlink(address, strlen(address)), "unlink");
     check(pshm_mutex_init(&mutex, arena, "m", 1, true, PSHM_RECURSIVE_ANY, &created), "mutex");
     check(pshm_counter_init(&counter, arena, "c", 1, true, &created), "counter");
+    check(pshm_rwlock_init(&rwlocks[0], arena, "r", 1, true, NULL), "rwlock");
+    check(pshm_rwlock_init(&rwlocks[1], arena, "s", 1, true, NULL), "rwlock");
+    check(pshm_condition_init(&condition, arena, "d", 1, true, &mutex, NULL), "condition");
+    check(pshm_semaphore_init(&semaphore, arena, "semaphore", 9, true, 1, NULL), "semaphore");
+    check(pshm_event_init(&event, arena, "event", 5, true, PSHM_AUTOMATIC_NO, NULL), "event");
+    check(pshm_latch_init(&latch, arena, "latch", 5, true, PSHM_LATCH_MAX, NULL), "latch");
+    check(pshm_permits_init(&permits, arena, "permits", 7, true, 4, NULL), "permits");
+    check(pshm_once_init(&once, arena, "once", 4, true, NULL), "once");
     death_of_holder(0, "");
     death_of_holder((size_t)512 << 20, " with 512 MiB");
+    two_cores();
     pin(0);
     quick();
     hand_over();

@@ -35,6 +35,9 @@ local view = seg:view("f64", 4096, 64)
 local arena = assert(polyshm.arena("anon:", { size = "1M" }))
 local names = {
     k = arena:mutex("lock"), c = arena:counter("count"),
+    r = arena:rwlock("rw").read, w = arena:rwlock("rw").write,
+    se = arena:semaphore("semaphore"), ev = arena:event("event"), la = arena:latch("latch", (1 << 31) - 1),
+    pe = arena:permits("permits", 4), on = arena:once("once"),
     s = seg, a = seg:atomic("i64", 0), m = seg:mutex(64, { create = true }), v = view, unpack = string.unpack,
     e = floor.object, f = floor.field_object, x = floor.array, b = ("x"):rep(64),
 }
@@ -43,6 +46,15 @@ for _, row in ipairs {
     { "empty add", "local _ = e:add(1)" },
     { "mutex pair", "m:acquire() m:release()" },
     { "arena mutex pair", "k:acquire() k:release()" },
+    { "rwlock read pair", "r:acquire() r:release()" },
+    { "rwlock write pair", "w:acquire() w:release()" },
+    { "semaphore pair", "se:acquire() se:release()" },
+    { "event pair", "ev:set() ev:clear()" },
+    { "event.is_set", "local _ = ev:is_set()" },
+    { "latch.count_down", "local _ = la:count_down()" },
+    { "permits pair", "pe:acquire() pe:release()" },
+    { "once.done", "local _ = on:done()" },
+    { "one empty", "e:yes()" },
     { "counter.add", "local _ = c:add(1)" },
     { "two empty", "e:yes() e:nop()" },
     { "read", "local _ = s:read(0, 64)" },

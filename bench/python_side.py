@@ -5,6 +5,7 @@ import mmap
 import multiprocessing
 import os
 import sys
+import time
 import timeit
 from multiprocessing import resource_tracker, shared_memory
 from typing import Any
@@ -45,6 +46,15 @@ def small(results: dict[str, float]) -> None:
         "l": segment.mutex(64, create=True),
         "k": arena.mutex("lock"),
         "c": arena.counter("count"),
+        "r": arena.rwlock("rw").read,
+        "w": arena.rwlock("rw").write,
+        "se": arena.semaphore("semaphore"),
+        "ev": arena.event("event"),
+        "la": arena.latch("latch", 2**31 - 1),
+        "pe": arena.permits("permits", 4),
+        "on": arena.once("once"),
+        "ms": multiprocessing.Semaphore(),
+        "me": multiprocessing.Event(),
         "e": floor_python.Empty(),
         "p": lock,
     }
@@ -55,6 +65,18 @@ def small(results: dict[str, float]) -> None:
         "mutex with": "with l: pass",
         "arena mutex pair": "k.acquire(); k.release()",
         "arena mutex with": "with k: pass",
+        "rwlock read pair": "r.acquire(); r.release()",
+        "rwlock write pair": "w.acquire(); w.release()",
+        "semaphore pair": "se.acquire(); se.release()",
+        "event pair": "ev.set(); ev.clear()",
+        "event.is_set": "ev.is_set()",
+        "latch.count_down": "la.count_down()",
+        "permits pair": "pe.acquire(); pe.release()",
+        "once.done": "on.done()",
+        "mp.Semaphore pair": "ms.acquire(); ms.release()",
+        "mp.Event pair": "me.set(); me.clear()",
+        "mp.Event.is_set": "me.is_set()",
+        "one empty": "e.nop()",
         "counter.add": "c.add(1)",
         "two empty": "e.nop(); e.nop()",
         "mp.Lock pair": "p.acquire(); p.release()",
@@ -78,6 +100,46 @@ def small(results: dict[str, float]) -> None:
     arena.close()
     segment.unlink()
     segment.close()
+
+
+def answer(here: Any, there: Any, turn: Any, times: int) -> None:
+    for i in range(times):
+        with here:
+            while turn[0] != 2 * i + 1:
+                here.wait()
+            turn[0] += 1
+            there.notify()
+
+
+def ask(here: Any, there: Any, turn: Any, times: int) -> float:
+    """Nanoseconds for one turn of two processes that wait for each other on two conditions of one lock."""
+    child = multiprocessing.get_context("fork").Process(target=answer, args=(there, here, turn, times))
+    child.start()
+    start = time.perf_counter()
+    for i in range(times):
+        with here:
+            turn[0] += 1
+            there.notify()
+            while turn[0] != 2 * i + 2:
+                here.wait()
+    taken = time.perf_counter() - start
+    child.join()
+    return taken / times / 2 * 1e9
+
+
+def conditions(results: dict[str, float]) -> None:
+    times = 1000
+    with mmap.mmap(-1, 4096) as memory:
+        turn = memoryview(memory).cast("Q")
+        arena = polyshm.Arena("anon:", size="1M")
+        mutex = arena.mutex("lock")
+        results["condition turn"] = ask(arena.condition("a", mutex), arena.condition("b", mutex), turn, times)
+        arena.close()
+        turn[0] = 0
+        lock = multiprocessing.Lock()
+        pair = [multiprocessing.Condition(lock) for _ in range(2)]
+        results["mp.Condition turn"] = ask(*pair, turn, times)
+        turn.release()
 
 
 def bulk(results: dict[str, float]) -> None:
@@ -111,8 +173,9 @@ def cycles(results: dict[str, float]) -> None:
 
 
 def main() -> None:
-    os.sched_setaffinity(0, {0})
     results: dict[str, float] = {}
+    conditions(results)  # on all cores
+    os.sched_setaffinity(0, {0})
     small(results)
     bulk(results)
     cycles(results)

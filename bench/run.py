@@ -27,6 +27,7 @@ PYTHON = [
     ("arena mutex acquire + release / mp.Lock", "arena mutex pair", ["mp.Lock pair"], "<=", 0.75),
     ("arena mutex with / mp.Lock with", "arena mutex with", ["mp.Lock with"], "<=", 0.65),
     ("counter.add / (empty + bare atomic)", "counter.add", ["empty add", "floor atomic"], "<=", 1.2),
+    ("turns over two conditions / mp.Condition", "condition turn", ["mp.Condition turn"], "<=", float("inf")),
     ("mutex acquire + release / sysv_ipc.Semaphore", "mutex pair", ["sysv_ipc pair"], "<=", 0.1),
     ("64 B slice read / mmap", "slice read", ["mmap slice read"], "<=", 1.1),
     ("64 B slice write / mmap", "slice write", ["mmap slice write"], "<=", 1.1),
@@ -37,9 +38,43 @@ PYTHON = [
     ("attach cycle 1 MiB / mp.shared_memory", "attach", ["mp attach"], "<=", 0.75),
     ("attach cycle 1 MiB / the system calls in C", "attach", ["floor attach"], "<=", 1.5),
 ]
+# Verbs of locks, and the empty methods that they are measured against, with their time in C added.
+LOCKS = [
+    ("rwlock read pair", "two empty"),
+    ("rwlock write pair", "two empty"),
+    ("semaphore pair", "two empty"),
+    ("event pair", "two empty"),
+    ("event.is_set", "one empty"),
+    ("latch.count_down", "empty add"),  # which makes a number, too
+    ("permits pair", "two empty"),
+    ("once.done", "one empty"),
+]
+LOCKS_BOUND: list[tuple[str, str, list[str], str, float]] = [
+    (f"{verb} / ({empty} + the same in C)", verb, [empty, f"C {verb}"], "<=", 1.25) for verb, empty in LOCKS
+]
+PYTHON += [
+    *LOCKS_BOUND,
+    ("semaphore acquire + release / mp.Semaphore", "semaphore pair", ["mp.Semaphore pair"], "<=", 0.77),
+    ("event set + clear / mp.Event", "event pair", ["mp.Event pair"], "<=", 0.77),
+    ("event.is_set / mp.Event", "event.is_set", ["mp.Event.is_set"], "<=", 0.77),
+]
 ARENA = [
     ("mutex pair / bare CAS + exchange", "mutex pair", ["bare CAS + exchange"], "<=", 1.6),
     ("mutex pair / robust pthread mutex", "mutex pair", ["robust pthread pair"], "<=", 0.85),
+    ("rwlock read pair / mutex pair", "rwlock read pair", ["mutex pair"], "<=", 1.6),
+    ("rwlock write pair / mutex pair", "rwlock write pair", ["mutex pair"], "<=", float("inf")),
+    ("semaphore pair / bare CAS + exchange", "semaphore pair", ["bare CAS + exchange"], "<=", 2.0),
+    ("event set + clear / bare CAS + exchange", "event pair", ["bare CAS + exchange"], "<=", 2.0),
+    ("latch.count_down / bare add", "latch.count_down", ["bare add"], "<=", 2.0),
+    ("permits pair / mutex pair", "permits pair", ["mutex pair"], "<=", float("inf")),
+    (
+        "two readers of two rwlocks / of one, on two cores",
+        "two readers of two rwlocks",
+        ["two readers of one rwlock"],
+        ">=",
+        0.9,
+    ),
+    ("mutex pair with a notify / without", "mutex pair with notify", ["mutex pair"], "<=", float("inf")),
     ("counter.add / bare add", "counter.add", ["bare add"], "<=", 2.0),
     ("alloc_into + free_from 64 B / malloc + free", "alloc_into + free_from 64", ["malloc + free 64"], "<=", 4.0),
     ("hand-over, one core / bare futex", "mutex hand-over", ["futex hand-over"], "<=", 1.2),
@@ -48,6 +83,13 @@ ARENA = [
 DEATH = [
     ("death of a holder: lock", "death: lock ms", "death: pidfd ms"),
     ("the same, 512 MiB resident", "death with 512 MiB: lock ms", "death with 512 MiB: pidfd ms"),
+]
+AWAITED = [
+    ("aio.Mutex acquire + release / asyncio.Lock", "Mutex pair", ["asyncio.Lock pair"], "<=", 1.5),
+    ("async with aio.Mutex / asyncio.Lock", "Mutex with", ["asyncio.Lock with"], "<=", 1.5),
+    ("aio.Semaphore acquire + release / asyncio.Lock", "Semaphore pair", ["asyncio.Lock pair"], "<=", 1.5),
+    ("aio.Event.wait, set, / asyncio.Lock pair", "Event.wait", ["asyncio.Lock pair"], "<=", 1.5),
+    ("wake of a task / by an eventfd", "Event wake", ["eventfd wake"], "<=", 1.3),
 ]
 LUA = [
     ("atomic.add / (empty + bare atomic)", "atomic.add", ["empty add", "floor atomic"], "<=", 1.2),
@@ -69,6 +111,7 @@ LUA = [
     ("create cycle 4 KiB / the system calls in C", "create", ["floor create"], "<=", 1.5),
     ("attach cycle 1 MiB / the system calls in C", "attach", ["floor attach"], "<=", 1.5),
 ]
+LUA += LOCKS_BOUND
 # speeds, so the floor's time over ours
 BULK = {
     "python": [("write", "floor copy", 0.9), ("read_into", "floor copy", 0.9), ("read", "floor malloc copy", 0.9)],
@@ -193,12 +236,14 @@ def main() -> None:
     parser.add_argument("--absolute", action="store_true", help="print the medians in nanoseconds too")
     options = parser.parse_args()
     environment = build(options.python)
-    python, lua, contention, imports, arena = [], [], [], [], []
+    python, lua, contention, imports, arena, awaited = [], [], [], [], [], []
     for _ in range(options.rounds):
         arena.append(lines_of([str(BUILD / "arena")], environment))
-        python.append(json_of([options.python, str(BENCH / "python_side.py")], environment))
-        lua.append(lua_round(environment) | {"C arena mutex pair": arena[-1]["mutex pair"]})
+        pairs = {f"C {verb}": arena[-1][verb] for verb, _ in LOCKS}
+        python.append(json_of([options.python, str(BENCH / "python_side.py")], environment) | pairs)
+        lua.append(lua_round(environment) | {"C arena mutex pair": arena[-1]["mutex pair"]} | pairs)
         contention.append(json_of([options.python, str(BENCH / "contention.py")], environment))
+        awaited.append(json_of([options.python, str(BENCH / "awaited.py")], environment))
         imports.append(import_round(options.python, environment))
     ratios(f"The arena in C, {options.rounds} rounds, medians (least - most)", ARENA, arena)
     deaths(arena)
@@ -207,6 +252,7 @@ def main() -> None:
     for name, bar in (("mutex", 2.0), ("arena mutex", 2.5)):
         values = [c[name] / c["mp.Lock"] for c in contention]
         row(f"two processes, {name} around c[0] += 1, / mp.Lock", values, ">=", bar)
+    ratios("polyshm.aio", AWAITED, awaited)
     bulk("python", python)
     row("import, beyond the interpreter's start", [i["python"] for i in imports], "<=", 1.0, " ms")
     ratios("Lua 5.4", LUA, lua)

@@ -95,7 +95,7 @@ int pshm_object_open(pshm_object *object, pshm_arena *arena, const pshm_wish *wi
     const pshm_node_copy *node = &found.node;
     if (node->kind != wish->kind)
         return PSHM_EKIND;
-    if (node->body_size < wish->body_size)
+    if (node->body_size < (wish->body_least ? wish->body_least : wish->body_size))
         return PSHM_ECORRUPT;
     char *name = malloc(node->name_size + 1u);
     if (!name)
@@ -104,12 +104,14 @@ int pshm_object_open(pshm_object *object, pshm_arena *arena, const pshm_wish *wi
     pshm_arena_retain(arena);
     *object = (pshm_object){.arena = arena,
                             .body = pshm_at(a, node->body),
+                            .body_size = node->body_size,
                             .stamp = pshm_word_at(a, node->place + offsetof(pshm_node, serial)),
                             .serial = node->serial,
                             .place = node->place,
                             .kind = node->kind,
                             .name_size = node->name_size,
-                            .name = name};
+                            .name = name,
+                            .watch = wish->watch};
     *flags = node->flags;
     return 0;
 }

@@ -15,8 +15,10 @@ typedef struct pshm_wish {
     bool create;
     uint32_t flags;       /* of a new one */
     const void *body;     /* what the body of a new one begins with; the rest is zeroed */
-    uint64_t body_size;   /* bytes of it; what exists must have as many at least */
+    uint64_t body_size;   /* bytes of it; what exists must have as many at least, or */
+    uint64_t body_least;  /* so many, if this is not 0 */
     uint64_t body_prefix; /* of `body` */
+    int (*watch)(const pshm_object *object, int64_t least, struct pshm_watch *watch);
 } pshm_wish;
 
 /* Opens or creates the object, for a noun. *flags: of what is there. PSHM_ENONAME, PSHM_EKIND, ... as pshm_mutex_init. */
@@ -66,6 +68,24 @@ static inline int pshm_object_enter(const pshm_object *object, pshm_member **out
 static inline void pshm_object_leave(pshm_member *m)
 {
     __atomic_store_n(&m->slot->busy, 0, __ATOMIC_RELEASE);
+}
+
+/* What the end of a call needs, fetched before its atomic instruction: loads behind that would hold up the next one. */
+typedef struct pshm_exit {
+    uint64_t *busy;
+    const volatile uint32_t *gone;
+} pshm_exit;
+
+static inline pshm_exit pshm_object_exit(const pshm_member *m)
+{
+    return (pshm_exit){&m->slot->busy, m->gone};
+}
+
+/* As pshm_object_leave. `rc`, or PSHM_ELOST. */
+static inline int pshm_exit_with(pshm_exit exit, int rc)
+{
+    __atomic_store_n(exit.busy, 0, __ATOMIC_RELEASE);
+    return PSHM_UNLIKELY(*exit.gone) ? PSHM_ELOST : rc;
 }
 
 /* The noun's number and name of a live object whose head or body is at `place`; false: there is none. */

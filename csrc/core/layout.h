@@ -25,7 +25,8 @@
  *   bit 31          WAITERS: somebody sleeps on the word
  *
  * and the high half names the waiter who asked to be handed the lock (as the low half does, without the two flags), or
- * 0; of an abandoned word the pid of the dead, 0: not known. */
+ * 0; of a free word who is about to take it again, whom those let pass who do not want to have it; of an abandoned word
+ * the pid of the dead, 0: not known. */
 #define PSHM_ID_SLOT 0x00007fffu
 #define PSHM_ID_ABANDONED 0x00007fffu
 #define PSHM_ID_GRANTED 0x00008000u
@@ -80,6 +81,8 @@ typedef struct pshm_slot {
 } pshm_slot;
 
 #define PSHM_HELD_PLACE ((UINT64_C(1) << 48) - 1)
+/* Added to the place of a lock: a share of it, which its word does not name. So there is nothing there to put right. */
+#define PSHM_HELD_SHARED UINT64_C(1)
 #define PSHM_HELD_DEPTH_SHIFT 48
 
 /* ---- heap ------------------------------------------------------------------------------------------------------ */

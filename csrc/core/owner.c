@@ -21,8 +21,8 @@
 #include <errno.h>
 #include <limits.h>
 
+#include "core/waiting.h"
 #include "os/clock.h"
-#include "os/futex.h"
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the low half comes first, where futex(2) looks");
 
@@ -88,7 +88,7 @@ static int meet_dead(pshm_member *m, pshm_owner *o, uint64_t word, pshm_owner_mo
     uint32_t slot = (id & PSHM_ID_SLOT) - 1;
     /* Asked before the word is changed: the slot is not given to another before the word says that it is abandoned. */
     *death = death_in(o, pshm_id_pid(m->attachment, id), slot);
-    if (mode == PSHM_OWNER_RECOVER) {
+    if (mode & PSHM_OWNER_RECOVER) {
         if (!pshm_cas(&o->word, &word, word_of(m->me | sleepers | flags, 0)))
             return AGAIN;
         note_death(o, death);
@@ -107,7 +107,7 @@ static int meet_abandoned(pshm_member *m, pshm_owner *o, uint64_t word, pshm_own
 {
     uint32_t low = low_of(word);
     *death = (pshm_death_of){true, high_of(word), (low & PSHM_ID_GENERATION) >> PSHM_ID_GENERATION_SHIFT};
-    if (mode == PSHM_OWNER_PLAIN)
+    if (!(mode & PSHM_OWNER_RECOVER))
         return -EOWNERDEAD;
     if (!pshm_cas(&o->word, &word, word_of(m->me | (low & PSHM_ID_WAITERS) | flags, 0)))
         return AGAIN;
@@ -115,14 +115,20 @@ static int meet_abandoned(pshm_member *m, pshm_owner *o, uint64_t word, pshm_own
     return 0;
 }
 
+/* What of GRANTED goes from a word when it is taken. */
+static uint64_t seen(pshm_owner_mode mode)
+{
+    return mode & PSHM_OWNER_PENDING ? 0 : PSHM_ID_GRANTED;
+}
+
 /* Takes back the wish to be handed the lock. true: it was granted meanwhile, so the lock is ours. */
-static bool give_up(const pshm_member *m, pshm_owner *o)
+static bool give_up(const pshm_member *m, pshm_owner *o, pshm_owner_mode mode)
 {
     uint64_t word = pshm_load(&o->word);
     for (;;) {
         uint32_t low = low_of(word);
         if ((low & PSHM_ID) == m->me && (low & PSHM_ID_GRANTED)) {
-            if (pshm_cas(&o->word, &word, word & ~(uint64_t)PSHM_ID_GRANTED))
+            if (pshm_cas(&o->word, &word, word & ~seen(mode)))
                 return true;
         } else if (is_abandoned(low) || high_of(word) != m->me) {
             return false;
@@ -132,16 +138,17 @@ static bool give_up(const pshm_member *m, pshm_owner *o)
     }
 }
 
-/* Sleeps until the word changes, its owner dies, a signal comes, or `until`. 0 or what the futex said. */
-static int sleep_on(pshm_member *m, pshm_owner *o, uint64_t word, int64_t until)
+/* Sleeps until the word changes, its owner (or who takes it again) dies, a signal comes, or `until`. 0 or what the futex
+ * said. */
+static int sleep_on(pshm_member *m, pshm_owner *o, uint64_t word, pshm_owner_mode mode, int64_t until)
 {
     uint32_t low = low_of(word) | PSHM_ID_WAITERS, high = high_of(word), *beacon, value;
     bool died;
-    if (!high && m->lost >= PATIENCE)
+    if (!high && m->lost >= PATIENCE && !(mode & PSHM_OWNER_PASS))
         high = m->me;
     if (word_of(low, high) != word && !pshm_cas(&o->word, &word, word_of(low, high)))
         return 0;
-    if (!pshm_id_beacon(m->attachment, low & PSHM_ID, &beacon, &value))
+    if (!pshm_id_beacon(m->attachment, low & PSHM_ID_SLOT ? low & PSHM_ID : high & PSHM_ID, &beacon, &value))
         return 0;
     pshm_store(&m->slot->waits, pshm_place_of(m->attachment, o));
     int rc = pshm_os_futex_wait_two(futex_of(o), low, beacon, value, until, &died);
@@ -152,31 +159,33 @@ static int sleep_on(pshm_member *m, pshm_owner *o, uint64_t word, int64_t until)
     return rc;
 }
 
-/* The owner's beacon shines, though it was waited for for a whole slice: asks for the second proof, once a slice. */
-static bool is_dead_after_all(pshm_member *m, uint64_t word)
+bool pshm_member_proves_dead(pshm_member *m, uint32_t id)
 {
     int64_t now = pshm_os_now();
-    if ((low_of(word) & PSHM_ID) != m->looked_at || now - m->looked_since < PSHM_SLICE_NS - PSHM_SLICE_NS / 100)
+    if (id != m->looked_at || now - m->looked_since < PSHM_SLICE_NS - PSHM_SLICE_NS / 100)
         return false;
     m->looked_since = now;
-    return pshm_id_prove_dead(m->attachment, m->looked_at);
+    return pshm_id_prove_dead(m->attachment, id);
+}
+
+static bool is_dead_after_all(pshm_member *m, uint64_t word)
+{
+    return pshm_member_proves_dead(m, low_of(word) & PSHM_ID);
 }
 
 typedef struct waiting {
     int64_t deadline, slice;
+    int64_t passing; /* not 0: until then somebody is let pass */
     unsigned turns;
     uint32_t flags; /* WAITERS once it has slept: there may be others */
 } waiting;
 
 /* The owner lives. AGAIN, or how the wait ends. */
-static int wait_for(pshm_member *m, pshm_owner *o, uint64_t word, waiting *w)
+static int wait_for(pshm_member *m, pshm_owner *o, uint64_t word, pshm_owner_mode mode, waiting *w)
 {
     int64_t now = pshm_os_now();
     if (!w->turns) {
-        if (m->looked_at != (low_of(word) & PSHM_ID)) {
-            m->looked_at = low_of(word) & PSHM_ID;
-            m->looked_since = now;
-        }
+        pshm_member_looks_at(m, low_of(word) & PSHM_ID, now);
         if (w->deadline <= now && is_dead_after_all(m, word)) /* who only ever tries asks too */
             return AGAIN;
         if (w->deadline <= now)
@@ -191,44 +200,61 @@ static int wait_for(pshm_member *m, pshm_owner *o, uint64_t word, waiting *w)
         return AGAIN;
     }
     int64_t until = w->deadline < w->slice ? w->deadline : w->slice;
-    int rc = now < until ? sleep_on(m, o, word, until) : -ETIMEDOUT;
+    int rc = now < until ? sleep_on(m, o, word, mode, until) : -ETIMEDOUT;
     w->flags = PSHM_ID_WAITERS;
     if (rc != -ETIMEDOUT && rc != -EINTR)
         return AGAIN;
     if (is_dead_after_all(m, word)) /* after a signal too: there may be one in each slice */
         return AGAIN;
-    if (give_up(m, o))
+    if (give_up(m, o, mode))
         return 0;
     return rc == -ETIMEDOUT && until == w->deadline ? -ETIMEDOUT : -EINTR;
+}
+
+/* Free, but for one who takes it again at once, and is let pass: for a slice, he may have changed his mind. */
+static int let_pass(pshm_member *m, pshm_owner *o, uint64_t word, pshm_owner_mode mode, waiting *w)
+{
+    uint32_t id = high_of(word) & PSHM_ID;
+    int64_t now = pshm_os_now();
+    if (!w->passing)
+        w->passing = w->deadline < now + PSHM_SLICE_NS ? w->deadline : now + PSHM_SLICE_NS;
+    if (id == m->me || now >= w->passing || pshm_id_is_dead(m->attachment, id)) {
+        pshm_cas(&o->word, &word, word_of(low_of(word), 0));
+        return AGAIN;
+    }
+    return sleep_on(m, o, word, mode, w->passing) == -EINTR ? -EINTR : AGAIN;
 }
 
 static int take(pshm_member *m, pshm_owner *o, pshm_owner_mode mode, const pshm_owner_guard *guard, int64_t deadline,
                 pshm_death_of *death)
 {
     const pshm_attachment *a = m->attachment;
-    waiting w = {.deadline = deadline};
+    const uint32_t pending = mode & PSHM_OWNER_PENDING ? PSHM_ID_GRANTED : 0;
+    waiting w = {.deadline = deadline, .flags = mode & PSHM_OWNER_WATCHED ? PSHM_ID_WAITERS : 0};
     int rc = AGAIN;
     while (rc == AGAIN) {
         bool deleted = guard && pshm_load(guard->stamp) != guard->serial;
         if (deleted || *a->lost) {
-            if (give_up(m, o))
+            if (give_up(m, o, mode))
                 pshm_owner_give(m, o);
             return *a->lost ? PSHM_ELOST : PSHM_EDELETED;
         }
         uint64_t word = pshm_load(&o->word);
         uint32_t low = low_of(word), id = low & PSHM_ID;
-        if (!(low & PSHM_ID_SLOT))
-            rc = pshm_cas(&o->word, &word, word_of(m->me | (low & PSHM_ID_WAITERS) | w.flags, 0)) ? 0 : AGAIN;
+        if (!(low & PSHM_ID_SLOT) && (mode & PSHM_OWNER_PASS))
+            rc = high_of(word) ? let_pass(m, o, word, mode, &w) : 0;
+        else if (!(low & PSHM_ID_SLOT))
+            rc = pshm_cas(&o->word, &word, word_of(m->me | pending | (low & PSHM_ID_WAITERS) | w.flags, 0)) ? 0 : AGAIN;
         else if (is_abandoned(low))
             rc = meet_abandoned(m, o, word, mode, w.flags, death);
         else if (id == m->me && !(low & PSHM_ID_GRANTED))
             rc = PSHM_ERELOCK;
         else if (id == m->me)
-            rc = pshm_cas(&o->word, &word, word & ~(uint64_t)PSHM_ID_GRANTED) ? 0 : AGAIN;
+            rc = pshm_cas(&o->word, &word, word & ~seen(mode)) ? 0 : AGAIN;
         else if (pshm_id_is_dead(a, id))
             rc = meet_dead(m, o, word, mode, w.flags, death);
         else
-            rc = wait_for(m, o, word, &w);
+            rc = wait_for(m, o, word, mode, &w);
     }
     return rc;
 }
@@ -237,8 +263,10 @@ int pshm_owner_take(pshm_member *m, pshm_owner *o, pshm_owner_mode mode, const p
                     int64_t deadline, pshm_death_of *death)
 {
     uint64_t place = pshm_place_of(m->attachment, o);
-    int at = pshm_member_note(m, place);
     *death = (pshm_death_of){false, 0, 0};
+    if (mode & PSHM_OWNER_PASS)
+        return take(m, o, mode, guard, deadline, death);
+    int at = pshm_member_note(m, place);
     if (at < 0)
         return PSHM_EHOLDS;
     if (m->wanted != place) {
@@ -267,7 +295,16 @@ static uint64_t successor(const pshm_attachment *a, uint64_t word, uint64_t died
     return 0;
 }
 
-int pshm_owner_give(pshm_member *m, pshm_owner *o)
+int pshm_owner_settle(pshm_member *m, pshm_owner *o)
+{
+    uint64_t word = pshm_load(&o->word);
+    while ((low_of(word) & PSHM_ID) == m->me)
+        if (!(low_of(word) & PSHM_ID_GRANTED) || pshm_cas(&o->word, &word, word & ~(uint64_t)PSHM_ID_GRANTED))
+            return 0;
+    return *m->attachment->lost ? PSHM_ELOST : PSHM_ENOTOWNER; /* somebody has overwritten it */
+}
+
+int pshm_owner_give_as(pshm_member *m, pshm_owner *o, pshm_owner_wake wake)
 {
     int at = pshm_member_holds(m, pshm_place_of(m->attachment, o));
     if (at < 0)
@@ -277,14 +314,36 @@ int pshm_owner_give(pshm_member *m, pshm_owner *o)
     do {
         mine = (low_of(word) & PSHM_ID) == m->me;
         next = successor(m->attachment, word, pshm_peek(&o->died));
+        if (!next && wake == PSHM_OWNER_WAKE_NONE)
+            next = word_of(low_of(word) & PSHM_ID_WAITERS, m->me);
     } while (mine && !pshm_cas(&o->word, &word, next));
     m->used &= ~(1u << at);
     pshm_store(&m->slot->held[at], 0);
     if (!mine) /* somebody has overwritten it */
         return *m->attachment->lost ? PSHM_ELOST : PSHM_ENOTOWNER;
-    if (low_of(word) & PSHM_ID_WAITERS)
-        pshm_os_futex_wake(futex_of(o), next ? INT_MAX : 1);
+    bool all = wake == PSHM_OWNER_WAKE_ALL || (low_of(next) & ~PSHM_ID_WAITERS);
+    if ((low_of(word) & PSHM_ID_WAITERS) && (all || wake == PSHM_OWNER_WAKE_ONE))
+        pshm_os_futex_wake(futex_of(o), all ? INT_MAX : 1);
     return 0;
+}
+
+int pshm_owner_watch(pshm_member *m, pshm_owner *o, pshm_watch *watch)
+{
+    uint64_t word = pshm_load(&o->word);
+    for (;;) {
+        bool is_free = !(low_of(word) & PSHM_ID_SLOT);
+        if (is_abandoned(low_of(word)) || (is_free && !watch->again))
+            return 1;
+        /* Of a free one too, for those who were not woken: whoever takes it now does not know of them. */
+        if (!(low_of(word) & PSHM_ID_WAITERS) && !pshm_cas(&o->word, &word, word | PSHM_ID_WAITERS))
+            continue;
+        if (is_free)
+            return 1;
+        break;
+    }
+    uint32_t low = low_of(word) | PSHM_ID_WAITERS;
+    pshm_watch_add(watch, futex_of(o), low);
+    return !pshm_watch_life(watch, m->attachment, low & PSHM_ID);
 }
 
 void pshm_owner_abandon(const pshm_attachment *a, pshm_owner *o, uint32_t id, uint32_t pid, uint32_t slot)

@@ -26,12 +26,18 @@ static void name_lock(const pshm_attachment *a, uint64_t place, char name[256])
         strcpy(name, "(deleted)");
 }
 
-static bool has(const pshm_attachment *a, uint64_t place, uint32_t id)
+/* Does the living or dead `id` have what is noted in its slot? What it was handed and has not seen, or has taken and not
+ * entered yet, it waits for. What nobody owns is there as often as the slot says. */
+static bool has(const pshm_attachment *a, uint64_t held, uint32_t id, bool alive)
 {
+    uint64_t place = held & PSHM_HELD_PLACE;
+    if (place & PSHM_HELD_SHARED)
+        return alive;
     if (!place || place % 8 || place > a->at.size - sizeof(pshm_owner))
         return false;
     const pshm_owner *o = pshm_at(a, place);
-    return pshm_owner_id(o) == id;
+    uint64_t word = pshm_load(&o->word);
+    return (word & (PSHM_ID | PSHM_ID_GRANTED)) == id || (alive && held >> PSHM_HELD_DEPTH_SHIFT && !word);
 }
 
 static void describe(pshm_attachment *a, uint32_t index, uint32_t stamp, pshm_participant *out)
@@ -49,9 +55,10 @@ static void describe(pshm_attachment *a, uint32_t index, uint32_t stamp, pshm_pa
                               .alive = !pshm_id_prove_dead(a, id)};
     out->self = out->alive && pshm_id_is_this_thread(a, id);
     for (uint32_t i = 0; i < PSHM_HELD; i++) {
-        uint64_t place = pshm_load(&slot->held[i]) & PSHM_HELD_PLACE;
-        if (!has(a, place, id))
+        uint64_t held = pshm_load(&slot->held[i]), place = held & PSHM_HELD_PLACE;
+        if (!has(a, held, id, out->alive))
             continue;
+        place &= ~PSHM_HELD_SHARED;
         out->holds[out->holding].place = place;
         name_lock(a, place, out->holds[out->holding++].name);
     }

@@ -18,6 +18,19 @@ int pshm_os_futex_wait(const uint32_t *word, uint32_t value, int64_t until);
 int pshm_os_futex_wait_two(const uint32_t *first, uint32_t first_value, const uint32_t *second_word,
                            uint32_t second_value, int64_t until, bool *second);
 
+/* A word and the value at which to sleep. */
+typedef struct pshm_os_futex {
+    const uint32_t *word;
+    uint32_t value;
+} pshm_os_futex;
+
+/* So many words FUTEX_WAITV takes. */
+#define PSHM_OS_FUTEX_MANY 128u
+
+/* The same for up to PSHM_OS_FUTEX_MANY words; *which: the index of the one that woke. Where the kernel knows no such call
+ * it sleeps on the first word, and looks at the others every few milliseconds: then 0 without a wake means "look again". */
+int pshm_os_futex_wait_many(const pshm_os_futex *all, unsigned count, int64_t until, unsigned *which);
+
 int pshm_os_futex_wake(const uint32_t *word, int count);
 
 #endif

@@ -9,14 +9,18 @@
 
 #include "core/directory.h"
 #include "core/owner.h"
+#include "core/waiting.h"
+#include "sync/mutex.h"
 
 #define KIND 1u
 #define RECURSIVE 1u /* a flag of the object's head */
 
 typedef struct body {
     pshm_owner owner;
-    uint64_t task; /* for owners that share a thread */
-    uint64_t unused[5];
+    uint64_t
+        task; /* the owner's to write: which of those that share its thread; 0: the thread itself, and while it is free */
+    uint32_t repairs; /* the owner's to write: deaths in it that were made good */
+    uint32_t unused[9];
 } body;
 
 _Static_assert(sizeof(body) == 64, "layout");
@@ -24,10 +28,17 @@ _Static_assert(sizeof(body) == 64, "layout");
 #define DEPTH_ONE (UINT64_C(1) << PSHM_HELD_DEPTH_SHIFT)
 #define DEPTH_MASK (~PSHM_HELD_PLACE)
 
+static body *body_of(const pshm_mutex *mutex)
+{
+    return mutex->object.body;
+}
+
 static pshm_owner *owner_of(const pshm_mutex *mutex)
 {
-    return &((body *)mutex->object.body)->owner;
+    return &body_of(mutex)->owner;
 }
+
+static int watch(const pshm_object *object, int64_t least, pshm_watch *out);
 
 int pshm_mutex_init(pshm_mutex *mutex, pshm_arena *arena, const char *name, size_t length, bool create,
                     pshm_recursive recursive, bool *created)
@@ -37,7 +48,8 @@ int pshm_mutex_init(pshm_mutex *mutex, pshm_arena *arena, const char *name, size
                       .kind = KIND,
                       .create = create,
                       .flags = recursive == PSHM_RECURSIVE_YES ? RECURSIVE : 0,
-                      .body_size = sizeof(body)};
+                      .body_size = sizeof(body),
+                      .watch = watch};
     uint32_t flags = 0;
     *mutex = (pshm_mutex){.recursive = false};
     int rc = pshm_object_open(&mutex->object, arena, &wish, &flags, created);
@@ -66,7 +78,16 @@ static int take_again(pshm_member *m, uint64_t place)
     return 0;
 }
 
-static int take(pshm_mutex *mutex, pshm_owner_mode mode, int64_t deadline, pshm_death *death)
+/* By somebody whose thread has it: PSHM_ERELOCK, -EBUSY for another task, or once more. */
+static int take_held(const pshm_mutex *mutex, pshm_member *m, uint64_t task)
+{
+    uint64_t holder = pshm_peek(&body_of(mutex)->task);
+    if (holder != task)
+        return task ? -EBUSY : PSHM_ERELOCK;
+    return mutex->recursive ? take_again(m, mutex->place) : PSHM_ERELOCK;
+}
+
+static int take_as(pshm_mutex *mutex, uint64_t task, pshm_owner_mode mode, int64_t deadline, pshm_death *death)
 {
     pshm_member *m;
     *death = (pshm_death){false, 0, 0};
@@ -74,13 +95,15 @@ static int take(pshm_mutex *mutex, pshm_owner_mode mode, int64_t deadline, pshm_
     if (rc)
         return rc;
     pshm_owner *o = owner_of(mutex);
-    if (mutex->recursive && pshm_member_holds(m, mutex->place) >= 0 && pshm_owner_id(o) == m->me) {
-        rc = take_again(m, mutex->place);
+    if (pshm_member_holds(m, mutex->place) >= 0 && pshm_owner_id(o) == m->me) {
+        rc = take_held(mutex, m, task);
     } else {
         const pshm_owner_guard guard = {mutex->object.stamp, mutex->object.serial};
         pshm_death_of told;
         rc = pshm_owner_take(m, o, mode, &guard, deadline, &told);
         *death = (pshm_death){told.died, told.pid, told.participant};
+        if (!rc && pshm_peek(&body_of(mutex)->task) != task) /* or the dead one's */
+            pshm_store(&body_of(mutex)->task, task);
     }
     pshm_object_leave(m);
     if (PSHM_UNLIKELY(*m->attachment->lost) && rc == 0) {
@@ -88,6 +111,11 @@ static int take(pshm_mutex *mutex, pshm_owner_mode mode, int64_t deadline, pshm_
         rc = PSHM_ELOST;
     }
     return rc;
+}
+
+static int take(pshm_mutex *mutex, pshm_owner_mode mode, int64_t deadline, pshm_death *death)
+{
+    return take_as(mutex, 0, mode, deadline, death);
 }
 
 int pshm_mutex_try(pshm_mutex *mutex, pshm_death *death)
@@ -115,6 +143,18 @@ int pshm_mutex_try(pshm_mutex *mutex, pshm_death *death)
     return take(mutex, PSHM_OWNER_PLAIN, PSHM_OWNER_NOW, death);
 }
 
+int pshm_mutex_try_task(pshm_mutex *mutex, uint64_t task, bool watched, pshm_death *death)
+{
+    return take_as(mutex, task, watched ? PSHM_OWNER_PLAIN | PSHM_OWNER_WATCHED : PSHM_OWNER_PLAIN, PSHM_OWNER_NOW,
+                   death);
+}
+
+int pshm_mutex_recover_task(pshm_mutex *mutex, uint64_t task, bool watched, pshm_death *death)
+{
+    return take_as(mutex, task, watched ? PSHM_OWNER_RECOVER | PSHM_OWNER_WATCHED : PSHM_OWNER_RECOVER, PSHM_OWNER_NOW,
+                   death);
+}
+
 int pshm_mutex_acquire(pshm_mutex *mutex, int64_t deadline, pshm_death *death)
 {
     return take(mutex, PSHM_OWNER_PLAIN, deadline, death);
@@ -134,24 +174,28 @@ static inline __attribute__((always_inline)) int holder(const pshm_mutex *mutex,
     return *m ? pshm_member_holds(*m, mutex->place) : -1;
 }
 
-int pshm_mutex_consistent(pshm_mutex *mutex)
+static inline __attribute__((always_inline)) int consistent_as(pshm_mutex *mutex, uint64_t task)
 {
     pshm_member *m;
     pshm_owner *o = owner_of(mutex);
-    if (holder(mutex, &m) < 0)
+    if (holder(mutex, &m) < 0 || pshm_peek(&body_of(mutex)->task) != task)
         return PSHM_ENOTOWNER;
     if (pshm_owner_id(o) != m->me)
         return *m->attachment->lost ? PSHM_ELOST : PSHM_ENOTOWNER;
-    pshm_store(&o->died, 0);
+    if (pshm_peek(&o->died)) {
+        uint32_t *repairs = &body_of(mutex)->repairs;
+        pshm_store(repairs, pshm_peek(repairs) + 1); /* before: who repairs it again counts again */
+        pshm_store(&o->died, 0);
+    }
     return pshm_attachment_verify(m->attachment);
 }
 
-int pshm_mutex_release(pshm_mutex *mutex)
+static inline __attribute__((always_inline)) int release_as(pshm_mutex *mutex, uint64_t task)
 {
     pshm_member *m;
     pshm_owner *o = owner_of(mutex);
     int at = holder(mutex, &m);
-    if (PSHM_UNLIKELY(at < 0))
+    if (PSHM_UNLIKELY(at < 0 || (pshm_peek(&body_of(mutex)->task) != task && !*m->gone)))
         return PSHM_ENOTOWNER;
     uint64_t *held = &m->slot->held[at];
     const volatile uint32_t *gone = m->gone;
@@ -160,6 +204,8 @@ int pshm_mutex_release(pshm_mutex *mutex)
         pshm_store(held, pshm_peek(held) - DEPTH_ONE);
         return pshm_attachment_verify(m->attachment);
     }
+    if (task)
+        pshm_store(&body_of(mutex)->task, 0);
     int rc = 0;
     if (PSHM_LIKELY(!pshm_peek(&o->died) && pshm_cas(&o->word, &word, 0))) {
         m->used &= ~(1u << at);
@@ -171,6 +217,33 @@ int pshm_mutex_release(pshm_mutex *mutex)
     if (PSHM_UNLIKELY(mutex->object.arena->closed))
         pshm_members_tidy(); /* what was held kept the mapping */
     return rc;
+}
+
+int pshm_mutex_consistent(pshm_mutex *mutex)
+{
+    return consistent_as(mutex, 0);
+}
+
+int pshm_mutex_consistent_task(pshm_mutex *mutex, uint64_t task)
+{
+    return consistent_as(mutex, task);
+}
+
+int pshm_mutex_release(pshm_mutex *mutex)
+{
+    return release_as(mutex, 0);
+}
+
+int pshm_mutex_release_task(pshm_mutex *mutex, uint64_t task)
+{
+    return release_as(mutex, task);
+}
+
+bool pshm_mutex_held_by_task(const pshm_mutex *mutex, uint64_t task)
+{
+    pshm_member *m;
+    return holder(mutex, &m) >= 0 && pshm_owner_id(owner_of(mutex)) == m->me &&
+           pshm_peek(&body_of(mutex)->task) == task;
 }
 
 /* The living owner's id and, where it is asked for, its pid; 0 for nobody. */
@@ -206,4 +279,86 @@ int pshm_mutex_owner(pshm_mutex *mutex, uint32_t *pid)
     if (!rc)
         *pid = found;
     return rc;
+}
+
+/* Can it be had: is it free, or marked, or may its owner have it once more? In an arena that may only be read it is looked
+ * at. */
+static int watch(const pshm_object *object, int64_t least, pshm_watch *out)
+{
+    pshm_owner *o = &((body *)object->body)->owner;
+    pshm_member *m;
+    bool pinned;
+    (void)least;
+    if (object->arena->readonly) {
+        int rc = pshm_object_look(object, &pinned);
+        if (rc)
+            return rc;
+        uint32_t id = pshm_owner_id(o);
+        bool free = !id || pshm_id_is_dead(object->arena->attachment, id);
+        rc = pshm_object_stands(object);
+        pshm_arena_unlook(object->arena, pinned);
+        return rc ? rc : free;
+    }
+    int rc = pshm_object_enter(object, &m);
+    if (rc)
+        return rc;
+    const pshm_mutex *mutex = (const pshm_mutex *)object;
+    bool once_more = mutex->recursive && pshm_owner_id(o) == m->me && !pshm_peek(&body_of(mutex)->task);
+    rc = once_more ? 1 : pshm_owner_watch(m, o, out);
+    pshm_object_leave(m);
+    int lost = pshm_attachment_verify(m->attachment);
+    return lost ? lost : rc;
+}
+
+/* ---- for conditions ---- */
+
+bool pshm_mutex_is_mine(const pshm_mutex *mutex)
+{
+    pshm_member *m;
+    return holder(mutex, &m) >= 0;
+}
+
+int pshm_mutex_let_go(pshm_mutex *mutex, uint64_t task, uint32_t *depth)
+{
+    pshm_member *m;
+    int at = holder(mutex, &m);
+    if (at < 0 || pshm_peek(&body_of(mutex)->task) != task)
+        return PSHM_ENOTOWNER;
+    uint64_t *held = &m->slot->held[at];
+    *depth = (uint32_t)(pshm_peek(held) >> PSHM_HELD_DEPTH_SHIFT);
+    pshm_store(held, mutex->place);
+    return release_as(mutex, task);
+}
+
+int pshm_mutex_take_back(pshm_mutex *mutex, uint64_t task, uint32_t depth, int64_t deadline, pshm_death *death)
+{
+    pshm_member *m;
+    *death = (pshm_death){false, 0, 0};
+    int at = holder(mutex, &m);
+    bool taken = at >= 0 && pshm_peek(&body_of(mutex)->task) == task;
+    int rc = taken ? 0 : take_as(mutex, task, PSHM_OWNER_PLAIN, deadline, death);
+    if (rc)
+        return rc;
+    at = holder(mutex, &m);
+    pshm_store(&m->slot->held[at], mutex->place | (uint64_t)depth << PSHM_HELD_DEPTH_SHIFT);
+    return 0;
+}
+
+uint32_t pshm_mutex_repairs(const pshm_mutex *mutex)
+{
+    return pshm_load(&body_of(mutex)->repairs);
+}
+
+bool pshm_mutex_is_in_trouble(const pshm_mutex *mutex)
+{
+    uint32_t low = (uint32_t)pshm_load(&owner_of(mutex)->word);
+    if (pshm_load(mutex->object.stamp) != mutex->object.serial || (low & PSHM_ID_SLOT) == PSHM_ID_ABANDONED)
+        return true;
+    bool inside = (low & PSHM_ID_SLOT) && !(low & PSHM_ID_GRANTED);
+    return inside && pshm_id_is_dead(mutex->object.arena->attachment, low & PSHM_ID);
+}
+
+uint32_t pshm_mutex_holder(const pshm_mutex *mutex)
+{
+    return pshm_owner_id(owner_of(mutex));
 }

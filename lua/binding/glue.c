@@ -102,6 +102,7 @@ static int fail_with(lua_State *L, const char *address, int rc)
     case PSHM_CLASS_DELETED:
     case PSHM_CLASS_INCOMPATIBLE:
     case PSHM_CLASS_CORRUPT:
+    case PSHM_CLASS_BROKEN:
         lpshm_push_error(L, name, address);
         return lua_error(L);
     default:

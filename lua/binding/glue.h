@@ -34,8 +34,6 @@ typedef struct lpshm_segment {
 extern const lpshm_type lpshm_segment_type;
 extern const lpshm_type lpshm_view_type;
 extern const lpshm_type lpshm_atomic_type;
-extern const lpshm_type lpshm_segment_mutex_type;
-extern const lpshm_type lpshm_record_lock_type;
 extern const lpshm_type lpshm_guard_type;
 
 /* Raises that argument `arg` is not a live userdata of `type`. */
@@ -165,6 +163,7 @@ typedef enum lpshm_option_kind {
     LPSHM_OPTION_COUNT,    /* uint32_t, from 1 on */
     LPSHM_OPTION_SECONDS,  /* int64_t: nanoseconds; negative: for ever */
     LPSHM_OPTION_LIFE,     /* pshm_life */
+    LPSHM_OPTION_ON_DEATH, /* pshm_on_death */
     LPSHM_OPTION_MODE,     /* uint32_t, from an octal text */
     LPSHM_OPTION_ACCESS,   /* pshm_access */
     LPSHM_OPTION_HUGE,     /* uint64_t: boolean or size */

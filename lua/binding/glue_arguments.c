@@ -6,6 +6,7 @@
 #include "glue.h"
 
 #include <polyshm/arena.h>
+#include <polyshm/barrier.h>
 
 #include <math.h>
 
@@ -149,17 +150,29 @@ static int64_t option_seconds(lua_State *L, const char *name, int value)
     return nanoseconds(seconds);
 }
 
-static int option_life(lua_State *L, const char *name, int value)
+/* The index of a text among the `count` that `texts` gives. */
+static int option_word(lua_State *L, const char *name, int value, const char *(*texts)(int index), int count,
+                       const char *expected)
 {
     if (lua_type(L, value) != LUA_TSTRING)
         option_type(L, name, "a text", value);
     const char *text = lua_tostring(L, value);
-    int life = 0;
-    while (life < PSHM_LIVES && strcmp(text, pshm_life_name((pshm_life)life)))
-        life++;
-    if (life == PSHM_LIVES)
-        luaL_error(L, "option %s \"%s\": %s", name, text, pshm_error_text(PSHM_ELIFE));
-    return life;
+    int index = 0;
+    while (index < count && strcmp(text, texts(index)))
+        index++;
+    if (index == count)
+        luaL_error(L, "option %s \"%s\": %s", name, text, expected);
+    return index;
+}
+
+static const char *life_text(int index)
+{
+    return pshm_life_name((pshm_life)index);
+}
+
+static const char *on_death_text(int index)
+{
+    return pshm_on_death_name((pshm_on_death)index);
 }
 
 static void option_read(lua_State *L, const lpshm_option *option, int value, void *to)
@@ -185,7 +198,11 @@ static void option_read(lua_State *L, const lpshm_option *option, int value, voi
         *(int64_t *)to = option_seconds(L, name, value);
         break;
     case LPSHM_OPTION_LIFE:
-        *(pshm_life *)to = (pshm_life)option_life(L, name, value);
+        *(pshm_life *)to = (pshm_life)option_word(L, name, value, life_text, PSHM_LIVES, pshm_error_text(PSHM_ELIFE));
+        break;
+    case LPSHM_OPTION_ON_DEATH:
+        *(pshm_on_death *)to = (pshm_on_death)option_word(L, name, value, on_death_text, PSHM_ON_DEATHS,
+                                                          "must be \"break\" or \"shrink\"");
         break;
     case LPSHM_OPTION_MODE:
         *(uint32_t *)to = option_mode(L, name, value);

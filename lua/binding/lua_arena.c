@@ -3,6 +3,7 @@
  * The arena in Lua: opening and closing, its fields, and looking at the whole.
  */
 #include "lua_arena.h"
+#include "lua_object.h"
 
 #include <errno.h>
 
@@ -278,8 +279,8 @@ void lpshm_arena_register(lua_State *L)
                                     {NULL, NULL}};
     static const luaL_Reg methods[] = {{"close", arena_close},
                                        {"unlink", arena_unlink},
-                                       {"mutex", lpshm_arena_mutex},
-                                       {"counter", lpshm_arena_counter},
+#define PSHM_KIND(number, noun) {#noun, lpshm_##noun##_of},
+#include <polyshm/kinds.def>
                                        {"open", lpshm_arena_get},
                                        {"has", lpshm_arena_has},
                                        {"delete", lpshm_arena_delete},

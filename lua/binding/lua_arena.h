@@ -18,8 +18,6 @@ typedef struct lpshm_arena {
 
 extern const lpshm_type lpshm_arena_type;
 extern const lpshm_type lpshm_participant_type;
-extern const lpshm_type lpshm_mutex_type;
-extern const lpshm_type lpshm_counter_type;
 
 static inline lpshm_arena *lpshm_to_arena(lua_State *L, int arg)
 {
@@ -35,13 +33,8 @@ int lpshm_arena_result(lua_State *L, const char *subject, int rc);
 
 /* The name of an object at 2, which has to be a string. Raises. */
 const char *lpshm_object_name(lua_State *L, size_t *length);
-/* Pushes `posix:/demo: mutex "books"` about the object of that name in the arena at 1. */
-const char *lpshm_object_subject(lua_State *L, const char *noun);
 
-/* Methods that stand in files of their own. The first ones make a handle on the object whose name is at 2, and raise if
- * they cannot. */
-int lpshm_arena_mutex(lua_State *L);
-int lpshm_arena_counter(lua_State *L);
+/* Methods that stand in files of their own. */
 int lpshm_arena_get(lua_State *L);
 int lpshm_arena_has(lua_State *L);
 int lpshm_arena_delete(lua_State *L);
@@ -49,9 +42,5 @@ int lpshm_arena_list(lua_State *L);
 int lpshm_arena_pairs(lua_State *L);
 int lpshm_arena_len(lua_State *L);
 int lpshm_arena_participants(lua_State *L);
-
-/* One per noun: opens the object whose name is at 2 in the arena at 1, and pushes the handle. 0, or a code. */
-#define PSHM_KIND(number, noun) int lpshm_##noun##_get(lua_State *L);
-#include <polyshm/kinds.def>
 
 #endif

@@ -4,6 +4,7 @@
  * that noun's file; kinds.def leads to it.
  */
 #include "lua_arena.h"
+#include "lua_object.h"
 
 #include <errno.h>
 
@@ -11,12 +12,6 @@ const char *lpshm_object_name(lua_State *L, size_t *length)
 {
     luaL_checktype(L, 2, LUA_TSTRING);
     return lua_tolstring(L, 2, length);
-}
-
-const char *lpshm_object_subject(lua_State *L, const char *noun)
-{
-    const lpshm_arena *self = lua_touserdata(L, 1);
-    return lua_pushfstring(L, "%s: %s \"%s\"", self->address, noun, lua_tostring(L, 2));
 }
 
 /* About the name at 2, whatever it is the name of. */
@@ -37,7 +32,7 @@ static int push_object(lua_State *L)
     switch (kind) {
 #define PSHM_KIND(number, noun)                                                                                        \
     case number:                                                                                                       \
-        return lpshm_##noun##_get(L);
+        return lpshm_##noun##_open(L);
 #include <polyshm/kinds.def>
     default: /* of a later version */
         return PSHM_EKIND;

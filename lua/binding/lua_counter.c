@@ -4,31 +4,36 @@
  */
 #include <polyshm/counter.h>
 
-#include "lua_arena.h"
-
-#include <errno.h>
-
-const lpshm_type lpshm_counter_type = {"polyshm.counter", "counter"};
-
-/* User values: the arena, and the subject of messages. */
-enum { VALUE_ARENA = 1, VALUE_SUBJECT, VALUES = 2 };
+#include "lua_object.h"
 
 typedef struct lpshm_counter {
-    const lpshm_type *type;
+    lpshm_object object;
     pshm_counter counter;
-    const char *address, *subject; /* strings that the user values keep */
 } lpshm_counter;
+
+static int counter_init(void *handle, pshm_arena *arena, const char *name, size_t length, bool create,
+                        const void *options, bool *created)
+{
+    (void)options;
+    return pshm_counter_init(handle, arena, name, length, create, created);
+}
+
+static void counter_fini(void *handle)
+{
+    pshm_counter_fini(handle);
+}
+
+const lpshm_noun lpshm_counter_noun = {
+    .type = {"polyshm.counter", "counter"},
+    .size = sizeof(lpshm_counter),
+    .handle = offsetof(lpshm_counter, counter),
+    .init = counter_init,
+    .fini = counter_fini,
+};
 
 static inline lpshm_counter *to_counter(lua_State *L)
 {
-    return lpshm_to(L, 1, &lpshm_counter_type, sizeof(lpshm_counter));
-}
-
-static int fail(lua_State *L, const lpshm_counter *self, int rc)
-{
-    if (rc == PSHM_ECLOSED)
-        return luaL_error(L, "%s is closed", lpshm_arena_type.noun);
-    return lpshm_fail_about(L, self->subject, self->address, rc);
+    return lpshm_to_object(L, 1, &lpshm_counter_noun);
 }
 
 static int value_error(lua_State *L, int arg)
@@ -51,52 +56,23 @@ static inline int64_t value_at(lua_State *L, int arg)
 static inline int result(lua_State *L, const lpshm_counter *self, int rc, int64_t value)
 {
     if (PSHM_UNLIKELY(rc))
-        return fail(L, self, rc);
+        return lpshm_object_fail(L, &self->object, rc);
     lua_pushinteger(L, value);
     return 1;
 }
 
-/* Pushes a handle on the counter whose name is at 2 in the arena at 1. 0 or a code. */
-static int push_counter(lua_State *L, bool create)
+int lpshm_counter_open(lua_State *L)
 {
-    size_t length;
-    bool created;
-    const char *name = lpshm_object_name(L, &length);
-    lpshm_counter *self = lpshm_new(L, &lpshm_counter_type, sizeof *self, VALUES);
-    lua_pushvalue(L, 1);
-    lua_setiuservalue(L, -2, VALUE_ARENA);
-    self->subject = lpshm_object_subject(L, lpshm_counter_type.noun);
-    lua_setiuservalue(L, -2, VALUE_SUBJECT);
-    for (;;) {
-        const lpshm_arena *owner = lpshm_to_arena(L, 1);
-        create = create && !owner->arena->readonly;
-        self->address = owner->address;
-        int rc = pshm_counter_init(&self->counter, owner->arena, name, length, create, &created);
-        if (!rc)
-            break;
-        if (rc != -EINTR)
-            return rc;
-        lpshm_run_hooks(L);
-    }
-    self->type = &lpshm_counter_type;
-    return 0;
-}
-
-int lpshm_counter_get(lua_State *L)
-{
-    return push_counter(L, false);
+    return lpshm_object_open(L, &lpshm_counter_noun, NULL, NULL);
 }
 
 /* arena:counter(name) -> counter
  * Opens the counter, or makes it with the value 0 where the arena may be written. Raises if it cannot. */
-int lpshm_arena_counter(lua_State *L)
+int lpshm_counter_of(lua_State *L)
 {
-    (void)lpshm_to_arena(L, 1);
-    (void)lpshm_object_name(L, NULL);
-    int rc = push_counter(L, true);
-    if (!rc)
-        return 1;
-    return lpshm_arena_fail_loudly(L, lua_pushfstring(L, "counter \"%s\"", lua_tostring(L, 2)), rc);
+    lpshm_object_arguments(L);
+    (void)lpshm_object_of(L, &lpshm_counter_noun, NULL);
+    return 1;
 }
 
 /* counter:load() -> integer */
@@ -113,7 +89,7 @@ static int counter_store(lua_State *L)
 {
     lpshm_counter *self = to_counter(L);
     int rc = pshm_counter_store(&self->counter, value_at(L, 2));
-    return PSHM_LIKELY(!rc) ? 0 : fail(L, self, rc);
+    return PSHM_LIKELY(!rc) ? 0 : lpshm_object_fail(L, &self->object, rc);
 }
 
 /* counter:exchange(value) -> previous */
@@ -177,73 +153,28 @@ static int counter_min(lua_State *L)
     return result(L, self, rc, now);
 }
 
+static int wait_slice(void *handle, int64_t deadline, void *data)
+{
+    const int64_t *least = data;
+    return pshm_counter_wait(handle, *least, deadline);
+}
+
 /* counter:wait(at_least, timeout) -> true | false, "timeout"
  * Waits until the value is `at_least` or more, up to `timeout` seconds: nil for ever, 0 not at all. */
 static int counter_wait(lua_State *L)
 {
-    lpshm_counter *self = to_counter(L);
+    (void)to_counter(L);
     int64_t least = value_at(L, 2);
-    int64_t deadline = pshm_deadline(lpshm_timeout(L, 3));
-    int rc;
-    while ((rc = pshm_counter_wait(&self->counter, least, deadline)) == -EINTR) {
-        lpshm_run_hooks(L);
-        self = to_counter(L);
-    }
-    if (rc && rc != -ETIMEDOUT)
-        return fail(L, self, rc);
-    lua_pushboolean(L, !rc);
-    if (!rc)
-        return 1;
-    lua_pushliteral(L, "timeout");
-    return 2;
-}
-
-/* counter:name() -> string */
-static int counter_name(lua_State *L)
-{
-    const pshm_object *object = &to_counter(L)->counter.object;
-    lua_pushlstring(L, object->name, object->name_size);
-    return 1;
-}
-
-/* The end of the handle, not of the counter: as __gc and __close. */
-static int counter_close(lua_State *L)
-{
-    lpshm_counter *self = lpshm_to_close(L, 1, &lpshm_counter_type, sizeof *self);
-    if (self) {
-        self->type = &lpshm_closed;
-        pshm_counter_fini(&self->counter);
-    }
-    return 0;
-}
-
-static int counter_tostring(lua_State *L)
-{
-    const lpshm_counter *self = lpshm_to_close(L, 1, &lpshm_counter_type, sizeof *self);
-    if (!self)
-        lua_pushfstring(L, "%s (closed)", lpshm_counter_type.name);
-    else
-        lua_pushfstring(L, "%s (%s)", lpshm_counter_type.name, self->subject);
-    return 1;
+    return lpshm_object_wait(L, &lpshm_counter_noun, lpshm_timeout(L, 3), wait_slice, &least);
 }
 
 void lpshm_counter_register(lua_State *L)
 {
-    static const luaL_Reg meta[] = {{"__gc", counter_close},
-                                    {"__close", counter_close},
-                                    {"__tostring", counter_tostring},
-                                    {NULL, NULL}};
-    static const luaL_Reg methods[] = {{"add", counter_add},
-                                       {"sub", counter_sub},
-                                       {"load", counter_load},
-                                       {"store", counter_store},
-                                       {"exchange", counter_exchange},
-                                       {"compare_exchange", counter_compare_exchange},
-                                       {"max", counter_max},
-                                       {"min", counter_min},
-                                       {"wait", counter_wait},
-                                       {"name", counter_name},
-                                       {NULL, NULL}};
-    lpshm_new_type(L, &lpshm_counter_type, meta, methods, NULL);
+    static const luaL_Reg methods[] = {{"add", counter_add},           {"sub", counter_sub},
+                                       {"load", counter_load},         {"store", counter_store},
+                                       {"exchange", counter_exchange}, {"compare_exchange", counter_compare_exchange},
+                                       {"max", counter_max},           {"min", counter_min},
+                                       {"wait", counter_wait},         {NULL, NULL}};
+    lpshm_new_noun(L, &lpshm_counter_noun, methods, NULL);
     lua_pop(L, 1);
 }

@@ -18,21 +18,9 @@ typedef struct lpshm_guard {
     bool recovered; /* it ends an owner's death: the mark goes if the block ends well */
 } lpshm_guard;
 
-static lpshm_lock *to_lock(lua_State *L, const lpshm_type *type)
+static lpshm_lock *to_lock(lua_State *L, const lpshm_noun *noun)
 {
-    return lpshm_to(L, 1, type, sizeof(lpshm_lock));
-}
-
-/* While a guard or a repair has the handle, the end of its userdata leaves it alone. */
-static void keep(lpshm_lock *lock)
-{
-    lock->guards++;
-}
-
-static void let_go(lpshm_lock *lock)
-{
-    if (!--lock->guards && lock->ended)
-        lock->ops->end(lock);
+    return lpshm_to_object(L, 1, noun);
 }
 
 /* Errors */
@@ -41,10 +29,11 @@ static void let_go(lpshm_lock *lock)
 static void push_death(lua_State *L, int index, const lpshm_lock *lock, const pshm_death *death)
 {
     if (death->pid)
-        lua_pushfstring(L, "%s: %s (process %I)", lock->subject, "the owner died holding it", (LUAI_UACINT)death->pid);
+        lua_pushfstring(L, "%s: %s (process %I)", lock->object.subject, "the owner died holding it",
+                        (LUAI_UACINT)death->pid);
     else
-        lua_pushfstring(L, "%s: %s", lock->subject, "the owner died holding it");
-    lpshm_push_error(L, pshm_error_name(-EOWNERDEAD), lock->address);
+        lua_pushfstring(L, "%s: %s", lock->object.subject, "the owner died holding it");
+    lpshm_push_error(L, pshm_error_name(-EOWNERDEAD), lock->object.address);
     lua_pushvalue(L, index);
     lua_setfield(L, -2, "lock");
     if (death->pid) {
@@ -57,17 +46,10 @@ static void push_death(lua_State *L, int index, const lpshm_lock *lock, const ps
     }
 }
 
-int lpshm_lock_fail(lua_State *L, const lpshm_lock *lock, int rc)
-{
-    if (rc == PSHM_ECLOSED)
-        return luaL_error(L, "%s is closed", lock->ops->within);
-    return lpshm_fail_about(L, lock->subject, lock->address, rc);
-}
-
-static int fail(lua_State *L, const lpshm_lock *lock, int rc, const pshm_death *death)
+int lpshm_lock_fail(lua_State *L, const lpshm_lock *lock, int rc, const pshm_death *death)
 {
     if (rc != -EOWNERDEAD)
-        return lpshm_lock_fail(L, lock, rc);
+        return lpshm_object_fail(L, &lock->object, rc);
     push_death(L, 1, lock, death);
     return lua_error(L);
 }
@@ -76,9 +58,9 @@ static int fail(lua_State *L, const lpshm_lock *lock, int rc, const pshm_death *
 static int fail_loudly(lua_State *L, const lpshm_lock *lock, int rc, const pshm_death *death)
 {
     if (rc == -EOWNERDEAD || pshm_error_class(rc) != PSHM_CLASS_OS)
-        return fail(L, lock, rc, death);
-    lua_pushfstring(L, "%s: %s", lock->subject, pshm_error_text(rc));
-    lpshm_push_error(L, pshm_error_name(rc), lock->address);
+        return lpshm_lock_fail(L, lock, rc, death);
+    lua_pushfstring(L, "%s: %s", lock->object.subject, pshm_error_text(rc));
+    lpshm_push_error(L, pshm_error_name(rc), lock->object.address);
     lua_pushvalue(L, 1);
     lua_setfield(L, -2, "lock");
     return lua_error(L);
@@ -87,7 +69,7 @@ static int fail_loudly(lua_State *L, const lpshm_lock *lock, int rc, const pshm_
 /* Taking */
 
 /* Takes the lock at 1: 0, -ETIMEDOUT or what a kind of lock says. `recover`: marked or not. */
-static int take(lua_State *L, const lpshm_type *type, int64_t timeout, bool recover, int rc, pshm_death *death)
+static int take(lua_State *L, const lpshm_noun *noun, int64_t timeout, bool recover, int rc, pshm_death *death)
 {
     if (rc != -EBUSY)
         return rc;
@@ -95,8 +77,8 @@ static int take(lua_State *L, const lpshm_type *type, int64_t timeout, bool reco
         return -ETIMEDOUT;
     int64_t deadline = pshm_deadline(timeout);
     for (;;) {
-        lpshm_lock *lock = to_lock(L, type);
-        rc = recover ? lock->ops->recover(lock, deadline, death) : lock->ops->acquire(lock, deadline, death);
+        lpshm_lock *lock = to_lock(L, noun);
+        rc = (recover ? lock->ops->recover : lock->ops->acquire)(lock->object.handle, deadline, death);
         if (rc != -EINTR)
             return rc;
         lpshm_run_hooks(L);
@@ -122,33 +104,31 @@ static void push_tell(lua_State *L, const pshm_death *death)
     lua_pushlightuserdata(L, (void *)(uintptr_t)death);
 }
 
-/* With the lock at 1 held, and kept: runs its repair function. If that returns, the lock is clean. If it raises, the
- * lock is given back with its mark: false, and the error is at the top of the stack. */
-static bool repair(lua_State *L, lpshm_lock *lock, const pshm_death *death)
+bool lpshm_lock_repair(lua_State *L, lpshm_lock *lock, const pshm_death *death)
 {
     push_tell(L, death);
     lua_getiuservalue(L, 1, LPSHM_LOCK_REPAIR);
     if (lua_pcall(L, 3, 0, 0) != LUA_OK) {
-        (void)lock->ops->release(lock);
+        (void)lock->ops->release(lock->object.handle);
         return false;
     }
-    int rc = lock->ops->consistent(lock);
+    int rc = lock->ops->consistent(lock->object.handle);
     if (rc) {
-        (void)lock->ops->release(lock);
+        (void)lock->ops->release(lock->object.handle);
         lua_pushfstring(L, "%s: %s", "after repair", pshm_error_text(rc));
     }
     return !rc;
 }
 
-int lpshm_lock_acquire(lua_State *L, const lpshm_type *type, int64_t timeout, int rc, pshm_death *death)
+int lpshm_lock_wait(lua_State *L, const lpshm_noun *noun, int64_t timeout, int rc, pshm_death *death)
 {
-    lpshm_lock *lock = to_lock(L, type);
-    rc = take(L, type, timeout, lock->repair, rc, death);
+    lpshm_lock *lock = to_lock(L, noun);
+    rc = take(L, noun, timeout, lock->repair, rc, death);
     if (!rc) {
         if (lock->repair && death->died) {
-            keep(lock);
-            bool repaired = repair(L, lock, death);
-            let_go(lock);
+            lpshm_object_keep(&lock->object);
+            bool repaired = lpshm_lock_repair(L, lock, death);
+            lpshm_object_let_go(&lock->object);
             if (!repaired)
                 return lua_error(L);
         }
@@ -161,10 +141,15 @@ int lpshm_lock_acquire(lua_State *L, const lpshm_type *type, int64_t timeout, in
         lua_pushstring(L, again ? "held" : "timeout");
         return 2;
     }
-    return fail(L, to_lock(L, type), rc, death);
+    return lpshm_lock_fail(L, to_lock(L, noun), rc, death);
 }
 
 /* Guards */
+
+static const lpshm_noun *my_noun(lua_State *L)
+{
+    return lua_touserdata(L, lua_upvalueindex(1));
+}
 
 static lpshm_guard *new_guard(lua_State *L)
 {
@@ -177,7 +162,7 @@ static lpshm_guard *new_guard(lua_State *L)
 /* The lock is held: it is the guard's now. */
 static void arm(lpshm_guard *guard, lpshm_lock *lock, bool recovered)
 {
-    keep(lock);
+    lpshm_object_keep(&lock->object);
     guard->lock = lock;
     guard->recovered = recovered;
     guard->type = &lpshm_guard_type;
@@ -190,44 +175,52 @@ static int disarm(lpshm_guard *guard, bool clean)
     int rc = 0;
     guard->type = &lpshm_closed;
     if (guard->recovered && clean)
-        rc = lock->ops->consistent(lock);
-    int released = lock->ops->release(lock);
+        rc = lock->ops->consistent(lock->object.handle);
+    int released = lock->ops->release(lock->object.handle);
     return rc ? rc : released;
 }
 
-int lpshm_lock_guard(lua_State *L, const lpshm_type *type)
+/* lock:guard(timeout) -> guard
+ * Acquires, for `local held <close> = lock:guard()`. Never returns nil: raises an error object, {code = "ETIMEDOUT"}
+ * or {code = "EOWNERDEAD"}. */
+static int lock_guard(lua_State *L)
 {
+    const lpshm_noun *noun = my_noun(L);
     pshm_death death = {0};
-    lpshm_lock *lock = to_lock(L, type);
+    lpshm_lock *lock = to_lock(L, noun);
     int64_t timeout = lpshm_timeout(L, 2);
     lua_settop(L, 2);
     lpshm_guard *guard = new_guard(L);
-    lock = to_lock(L, type);
-    int rc = lock->repair ? -EBUSY : lock->ops->attempt(lock, &death);
+    lock = to_lock(L, noun);
+    int rc = lock->repair ? -EBUSY : lock->ops->attempt(lock->object.handle, &death);
     if (rc)
-        rc = take(L, type, timeout, lock->repair, rc, &death);
+        rc = take(L, noun, timeout, lock->repair, rc, &death);
     if (rc)
-        return fail_loudly(L, to_lock(L, type), rc, &death);
+        return fail_loudly(L, to_lock(L, noun), rc, &death);
     arm(guard, lock, false);
-    if (lock->repair && death.died && !repair(L, lock, &death)) {
+    if (lock->repair && death.died && !lpshm_lock_repair(L, lock, &death)) {
         guard->type = &lpshm_closed;
-        let_go(lock);
+        lpshm_object_let_go(&lock->object);
         return lua_error(L);
     }
     lua_settop(L, 3); /* the guard */
     return 1;
 }
 
-int lpshm_lock_recover(lua_State *L, const lpshm_type *type)
+/* lock:recover(timeout) -> guard, died
+ * Acquires whether the owner before died or not; `died` says so: {code = "EOWNERDEAD", lock =, pid =, participant =} or
+ * nil. The mark goes when the guard ends well, and stays if an error ends it. Raises as guard does. */
+static int lock_recover(lua_State *L)
 {
+    const lpshm_noun *noun = my_noun(L);
     pshm_death death = {0};
-    lpshm_lock *lock = to_lock(L, type);
+    lpshm_lock *lock = to_lock(L, noun);
     int64_t timeout = lpshm_timeout(L, 2);
     lua_settop(L, 2);
     lpshm_guard *guard = new_guard(L);
-    int rc = take(L, type, timeout, true, -EBUSY, &death);
+    int rc = take(L, noun, timeout, true, -EBUSY, &death);
     if (rc)
-        return fail_loudly(L, to_lock(L, type), rc, &death);
+        return fail_loudly(L, to_lock(L, noun), rc, &death);
     arm(guard, lock, death.died);
     if (!death.died)
         return 1;
@@ -235,7 +228,7 @@ int lpshm_lock_recover(lua_State *L, const lpshm_type *type)
     lua_pushnil(L);
     if (lua_pcall(L, 3, 1, 0) != LUA_OK) {
         (void)disarm(guard, false);
-        let_go(lock);
+        lpshm_object_let_go(&lock->object);
         return lua_error(L);
     }
     return 2;
@@ -250,8 +243,8 @@ static int guard_release(lua_State *L)
         return 0;
     lpshm_lock *lock = guard->lock;
     int rc = disarm(guard, true);
-    let_go(lock);
-    return rc ? lpshm_lock_fail(L, lock, rc) : 0;
+    lpshm_object_let_go(&lock->object);
+    return rc ? lpshm_object_fail(L, &lock->object, rc) : 0;
 }
 
 /* __close and __gc. With an error on its way, or forgotten, the mark of a death stays; then and only then nothing is
@@ -267,7 +260,7 @@ static int guard_close(lua_State *L)
     }
     lpshm_lock *lock = guard->lock;
     (void)disarm(guard, false);
-    let_go(lock);
+    lpshm_object_let_go(&lock->object);
     return 0;
 }
 
@@ -277,52 +270,67 @@ static int guard_tostring(lua_State *L)
     if (!guard)
         lua_pushfstring(L, "%s (released)", lpshm_guard_type.name);
     else
-        lua_pushfstring(L, "%s (%s)", lpshm_guard_type.name, guard->lock->subject);
+        lua_pushfstring(L, "%s (%s)", lpshm_guard_type.name, guard->lock->object.subject);
     return 1;
 }
 
-/* Beginning, end and text of a lock */
+/* Looking */
 
-lpshm_lock *lpshm_lock_new(lua_State *L, const lpshm_type *type, size_t size, const lpshm_lock_ops *ops,
-                           const char *address, int repair)
+/* lock:locked() -> boolean
+ * Does a living owner have it? Of a record lock: would an acquire have to wait? */
+static int lock_locked(lua_State *L)
 {
-    lpshm_lock *lock = lpshm_new(L, type, size, LPSHM_LOCK_VALUES);
-    lua_insert(L, -2);
-    lock->subject = lua_tostring(L, -1);
-    lua_setiuservalue(L, -2, LPSHM_LOCK_SUBJECT);
-    lock->address = lua_pushstring(L, address);
-    lua_setiuservalue(L, -2, LPSHM_LOCK_ADDRESS);
-    lua_pushvalue(L, 1);
-    lua_setiuservalue(L, -2, LPSHM_LOCK_WITHIN);
+    const lpshm_lock *lock = to_lock(L, my_noun(L));
+    int rc = lock->ops->locked(lock->object.handle);
+    if (rc < 0)
+        return lpshm_object_fail(L, &lock->object, rc);
+    lua_pushboolean(L, rc);
+    return 1;
+}
+
+/* lock:owner() -> pid | nil
+ * The process that has it; nil for nobody, and for one that does not use polyshm. */
+static int lock_owner(lua_State *L)
+{
+    uint32_t pid;
+    const lpshm_lock *lock = to_lock(L, my_noun(L));
+    int rc = lock->ops->owner(lock->object.handle, &pid);
+    if (rc)
+        return lpshm_object_fail(L, &lock->object, rc);
+    if (pid)
+        lua_pushinteger(L, pid);
+    else
+        lua_pushnil(L);
+    return 1;
+}
+
+/* Beginning */
+
+void lpshm_lock_set(lua_State *L, const lpshm_lock_ops *ops, int repair)
+{
+    lpshm_lock *lock = lua_touserdata(L, -1);
+    lock->ops = ops;
+    lock->repair = repair != 0;
     if (repair) {
         lua_pushvalue(L, repair);
         lua_setiuservalue(L, -2, LPSHM_LOCK_REPAIR);
     }
-    lock->repair = repair != 0;
-    lock->ops = ops;
-    return lock;
 }
 
-int lpshm_lock_close(lua_State *L, const lpshm_type *type)
+void lpshm_new_lock_noun(lua_State *L, const lpshm_noun *noun, const lpshm_lock_ops *ops, const luaL_Reg *methods,
+                         lua_CFunction index)
 {
-    lpshm_lock *lock = lpshm_to_close(L, 1, type, sizeof *lock);
-    if (lock) {
-        lock->type = &lpshm_closed;
-        lock->ended = true;
-        if (!lock->guards)
-            lock->ops->end(lock);
-    }
-    return 0;
-}
-
-int lpshm_lock_tostring(lua_State *L, const lpshm_type *type)
-{
-    const lpshm_lock *lock = lpshm_to_close(L, 1, type, sizeof *lock);
-    if (!lock)
-        lua_pushfstring(L, "%s (closed)", type->name);
-    else
-        lua_pushfstring(L, "%s (%s)", type->name, lock->subject);
-    return 1;
+    const luaL_Reg shared[] = {{"guard", lock_guard},
+                               {"locked", lock_locked},
+                               {ops->recover ? "recover" : NULL, lock_recover},
+                               {ops->owner ? "owner" : NULL, lock_owner}};
+    lpshm_new_noun(L, noun, methods, index);
+    for (size_t i = 0; i < sizeof shared / sizeof shared[0]; i++)
+        if (shared[i].name) {
+            lua_pushlightuserdata(L, (void *)(uintptr_t)noun);
+            lua_pushcclosure(L, shared[i].func, 1);
+            lua_setfield(L, -2, shared[i].name);
+        }
 }
 
 void lpshm_lock_register(lua_State *L)

@@ -8,51 +8,72 @@
 
 #include <polyshm/mutex.h>
 
-#include "glue.h"
+#include <errno.h>
 
-typedef struct lpshm_lock lpshm_lock;
+#include "lua_object.h"
 
-/* Codes as those of pshm_segment_mutex_*. */
+/* Of the core's handle. Codes as those of pshm_segment_mutex_*. */
 typedef struct lpshm_lock_ops {
-    int (*attempt)(lpshm_lock *lock, pshm_death *death);
-    int (*acquire)(lpshm_lock *lock, int64_t deadline, pshm_death *death);
-    int (*recover)(lpshm_lock *lock, int64_t deadline, pshm_death *death); /* NULL: it knows no owner death */
-    int (*consistent)(lpshm_lock *lock);
-    int (*release)(lpshm_lock *lock);
-    void (*end)(lpshm_lock *lock); /* ends the handle */
-    const char *within;            /* what it lies in: "segment", "arena" */
+    int (*attempt)(void *handle, pshm_death *death);
+    int (*acquire)(void *handle, int64_t deadline, pshm_death *death);
+    int (*recover)(void *handle, int64_t deadline, pshm_death *death); /* NULL: it knows no owner death */
+    int (*consistent)(void *handle);
+    int (*release)(void *handle);
+    int (*locked)(void *handle);
+    int (*owner)(void *handle, uint32_t *pid); /* NULL: it knows no owner */
 } lpshm_lock_ops;
 
-/* User values of a lock: what it lies in, the function of the option `repair`, and its two texts. These are strings of
- * Lua's, so that messages can be made of them whatever a finalizer ended meanwhile. */
-enum { LPSHM_LOCK_WITHIN = 1, LPSHM_LOCK_REPAIR, LPSHM_LOCK_ADDRESS, LPSHM_LOCK_SUBJECT, LPSHM_LOCK_VALUES = 4 };
+/* The user value of a lock: the function of the option `repair`. */
+enum { LPSHM_LOCK_REPAIR = LPSHM_OBJECT_VALUES + 1, LPSHM_LOCK_VALUES = 1 };
 
-/* The first member of every lock's userdata. */
-struct lpshm_lock {
-    const lpshm_type *type;
+/* The first member of every lock's userdata. Two may share the core's handle, each with operations of its own. */
+typedef struct lpshm_lock {
+    lpshm_object object;
     const lpshm_lock_ops *ops;
-    const char *address; /* "posix:/demo" */
-    const char *subject; /* "posix:/demo: mutex at 64" */
-    uint32_t guards;     /* guards and repairs that still need the handle */
-    bool ended;          /* the handle goes with the last of them */
-    bool repair;         /* there is such a function */
-};
+    bool repair; /* there is such a function */
+} lpshm_lock;
 
-/* Pushes a new lock of `type` in what stands at 1, whose address is given; its subject's text is at the top and is taken.
- * `repair`: the place of such a function, or 0. It is closed until its type is set. */
-lpshm_lock *lpshm_lock_new(lua_State *L, const lpshm_type *type, size_t size, const lpshm_lock_ops *ops,
-                           const char *address, int repair);
+/* Makes a lock of the new handle at the top of the stack. `repair`: the place of such a function, or 0. */
+void lpshm_lock_set(lua_State *L, const lpshm_lock_ops *ops, int repair);
+
+/* As lpshm_new_noun, with guard(), locked(), and those of recover() and owner() that the operations have. */
+void lpshm_new_lock_noun(lua_State *L, const lpshm_noun *noun, const lpshm_lock_ops *ops, const luaL_Reg *methods,
+                         lua_CFunction index);
 
 /* acquire(timeout) from where a first attempt said `rc` (-EBUSY: held by another, or not attempted) on.
  * `timeout` is that of lpshm_timeout. */
-int lpshm_lock_acquire(lua_State *L, const lpshm_type *type, int64_t timeout, int rc, pshm_death *death);
-int lpshm_lock_guard(lua_State *L, const lpshm_type *type);
-int lpshm_lock_recover(lua_State *L, const lpshm_type *type);
-/* __gc and __close. */
-int lpshm_lock_close(lua_State *L, const lpshm_type *type);
-int lpshm_lock_tostring(lua_State *L, const lpshm_type *type);
+int lpshm_lock_wait(lua_State *L, const lpshm_noun *noun, int64_t timeout, int rc, pshm_death *death);
 
-/* What a code of a lock means: raises, or pushes nil, message, name and returns 3. */
-int lpshm_lock_fail(lua_State *L, const lpshm_lock *lock, int rc);
+/* About the lock at 1, as lpshm_object_fail; for -EOWNERDEAD with an object that tells of the death. */
+int lpshm_lock_fail(lua_State *L, const lpshm_lock *lock, int rc, const pshm_death *death);
+
+/* With the lock at 1 held, and kept: runs its repair function. If that returns, the lock is clean. If it raises, the
+ * lock is given back with its mark: false, and the error is at the top of the stack. */
+bool lpshm_lock_repair(lua_State *L, lpshm_lock *lock, const pshm_death *death);
+
+/* acquire(timeout) and release() of a noun. They stand here because without contention they are a check and a call: where the
+ * compiler sees `ops`, one without a detour. `ops` NULL: those of the lock. */
+static inline int lpshm_lock_acquire(lua_State *L, const lpshm_noun *noun, const lpshm_lock_ops *ops)
+{
+    pshm_death death = {0};
+    lpshm_lock *lock = lpshm_to_object(L, 1, noun);
+    int64_t timeout = PSHM_LIKELY(lua_type(L, 2) <= 0) ? LPSHM_FOREVER : lpshm_timeout(L, 2);
+    int rc = -EBUSY;
+    if (PSHM_LIKELY(!lock->repair)) {
+        rc = (ops ? ops : lock->ops)->attempt(lock->object.handle, &death);
+        if (PSHM_LIKELY(!rc)) {
+            lua_pushboolean(L, 1);
+            return 1;
+        }
+    }
+    return lpshm_lock_wait(L, noun, timeout, rc, &death);
+}
+
+static inline int lpshm_lock_release(lua_State *L, const lpshm_noun *noun, const lpshm_lock_ops *ops)
+{
+    lpshm_lock *lock = lpshm_to_object(L, 1, noun);
+    int rc = (ops ? ops : lock->ops)->release(lock->object.handle);
+    return PSHM_LIKELY(!rc) ? 0 : lpshm_object_fail(L, &lock->object, rc);
+}
 
 #endif

@@ -5,6 +5,7 @@
 #include <polyshm/participant.h>
 
 #include "lua_arena.h"
+#include "lua_wait.h"
 
 #include <errno.h>
 
@@ -20,6 +21,7 @@ typedef struct lpshm_participant {
     uint32_t slot, generation, pid, thread;
     pshm_language language;
     bool alive, self;
+    pshm_notifier *notifier; /* of pollfd(); NULL: nobody has asked */
 } lpshm_participant;
 
 enum {
@@ -125,6 +127,25 @@ static int participant_wait(lua_State *L)
     return lpshm_fail_about(L, subject, self->address, rc);
 }
 
+const void *lpshm_participant_waitable(lua_State *L, int arg, pshm_waitable *out, pshm_notifier ***notifier)
+{
+    lpshm_participant *self = lpshm_test(L, arg, &lpshm_participant_type, sizeof *self);
+    if (!self)
+        return NULL;
+    *out = (pshm_waitable){.arena = self->arena, .slot = self->slot, .generation = self->generation};
+    *notifier = &self->notifier;
+    return self;
+}
+
+int lpshm_participant_fail(lua_State *L, int arg, int rc)
+{
+    const lpshm_participant *self = lpshm_to(L, arg, &lpshm_participant_type, sizeof *self);
+    if (rc == PSHM_ECLOSED)
+        return luaL_error(L, "%s is closed", lpshm_arena_type.noun);
+    const char *subject = lua_pushfstring(L, "%s: participant %I", self->address, (LUAI_UACINT)self->slot);
+    return lpshm_fail_loudly(L, subject, self->address, rc);
+}
+
 static int participant_field(lua_State *L, const lpshm_participant *self, lua_Integer field)
 {
     switch (field) {
@@ -173,6 +194,8 @@ static int participant_close(lua_State *L)
     lpshm_participant *self = lpshm_to_close(L, 1, &lpshm_participant_type, sizeof *self);
     if (self) {
         self->type = &lpshm_closed;
+        if (self->notifier)
+            pshm_notifier_close(self->notifier);
         pshm_arena_release(self->arena);
     }
     return 0;
@@ -189,13 +212,20 @@ static int participant_tostring(lua_State *L)
     return 1;
 }
 
+/* participant:pollfd() -> integer */
+static int participant_pollfd(lua_State *L)
+{
+    (void)lpshm_to(L, 1, &lpshm_participant_type, sizeof(lpshm_participant));
+    return lpshm_pollfd(L);
+}
+
 void lpshm_participant_register(lua_State *L)
 {
     static const luaL_Reg meta[] = {{"__gc", participant_close},
                                     {"__close", participant_close},
                                     {"__tostring", participant_tostring},
                                     {NULL, NULL}};
-    static const luaL_Reg methods[] = {{"wait", participant_wait}, {NULL, NULL}};
+    static const luaL_Reg methods[] = {{"wait", participant_wait}, {"pollfd", participant_pollfd}, {NULL, NULL}};
     static const lpshm_field fields[] = {
         {"slot", FIELD_SLOT},     {"generation", FIELD_GENERATION}, {"pid", FIELD_PID},
         {"thread", FIELD_THREAD}, {"language", FIELD_LANGUAGE},     {"alive", FIELD_ALIVE},

@@ -6,48 +6,47 @@
 
 #include "lua_lock.h"
 
-#include <errno.h>
-
-const lpshm_type lpshm_record_lock_type = {"polyshm.record_lock", "record lock"};
-
-typedef struct lpshm_record_lock {
-    lpshm_lock lock;
-    pshm_record_lock *record;
-} lpshm_record_lock;
-
-static inline lpshm_record_lock *to_record_lock(lua_State *L)
-{
-    return lpshm_to(L, 1, &lpshm_record_lock_type, sizeof(lpshm_record_lock));
-}
-
-static int record_attempt(lpshm_lock *lock, pshm_death *death)
+static int record_attempt(void *handle, pshm_death *death)
 {
     (void)death;
-    return pshm_record_lock_try(((lpshm_record_lock *)lock)->record);
+    return pshm_record_lock_try(handle);
 }
 
-static int record_wait(lpshm_lock *lock, int64_t deadline, pshm_death *death)
+static int record_wait(void *handle, int64_t deadline, pshm_death *death)
 {
     (void)death;
-    return pshm_record_lock_acquire(((lpshm_record_lock *)lock)->record, deadline);
+    return pshm_record_lock_acquire(handle, deadline);
 }
 
-static int record_give(lpshm_lock *lock)
+static int record_give(void *handle)
 {
-    return pshm_record_lock_release(((lpshm_record_lock *)lock)->record);
+    return pshm_record_lock_release(handle);
 }
 
-static void record_end(lpshm_lock *lock)
+static int record_locked(void *handle)
 {
-    pshm_record_lock_free(((lpshm_record_lock *)lock)->record);
+    return pshm_record_lock_locked(handle);
 }
 
 static const lpshm_lock_ops record_ops = {
     .attempt = record_attempt,
     .acquire = record_wait,
     .release = record_give,
-    .end = record_end,
+    .locked = record_locked,
+};
+
+/* Releases what is held, and closes the descriptor. */
+static void record_end(void *handle)
+{
+    pshm_record_lock_free(handle);
+}
+
+static const lpshm_noun lpshm_record_lock_noun = {
+    .type = {"polyshm.record_lock", "record lock"},
     .within = "segment",
+    .size = sizeof(lpshm_lock),
+    .values = LPSHM_LOCK_VALUES,
+    .fini = record_end,
 };
 
 /* segment:record_lock(offset, size, {shared = false}) -> record_lock | nil, message, code
@@ -64,13 +63,15 @@ int lpshm_segment_record_lock(lua_State *L)
 
     const char *address = lua_pushstring(L, lpshm_to_segment(L, 1)->segment->address);
     lua_pushfstring(L, "%s: record lock at %I", address, (LUAI_UACINT)offset);
-    lpshm_record_lock *self = (lpshm_record_lock *)lpshm_lock_new(L, &lpshm_record_lock_type, sizeof *self, &record_ops,
-                                                                  address, 0);
+    lpshm_lock *self = lpshm_object_new(L, &lpshm_record_lock_noun, address);
+    lpshm_lock_set(L, &record_ops, 0);
     pshm_segment *segment = lpshm_to_segment(L, 1)->segment;
-    int rc = pshm_record_lock_new(segment, offset, size, shared, &self->record);
+    pshm_record_lock *record;
+    int rc = pshm_record_lock_new(segment, offset, size, shared, &record);
     if (rc)
         return lpshm_fail_range(L, segment, rc, offset, size == PSHM_UNSET ? lpshm_rest(segment, offset) : size);
-    self->lock.type = &lpshm_record_lock_type;
+    self->object.handle = record;
+    self->object.type = &lpshm_record_lock_noun.type;
     return 1;
 }
 
@@ -79,63 +80,19 @@ int lpshm_segment_record_lock(lua_State *L)
  * that is false, "held". */
 static int record_acquire(lua_State *L)
 {
-    pshm_death death = {0};
-    lpshm_record_lock *self = to_record_lock(L);
-    int64_t timeout = lpshm_timeout(L, 2);
-    int rc = pshm_record_lock_try(self->record);
-    return lpshm_lock_acquire(L, &lpshm_record_lock_type, timeout, rc, &death);
+    return lpshm_lock_acquire(L, &lpshm_record_lock_noun, &record_ops);
 }
 
 /* record_lock:release()
  * Works on a closed segment too. */
 static int record_release(lua_State *L)
 {
-    lpshm_record_lock *self = to_record_lock(L);
-    int rc = pshm_record_lock_release(self->record);
-    return rc ? lpshm_lock_fail(L, &self->lock, rc) : 0;
-}
-
-/* record_lock:guard(timeout) -> guard
- * Acquires, for `local held <close> = lock:guard()`. Never returns nil: a timeout raises {code = "ETIMEDOUT"}. */
-static int record_guard(lua_State *L)
-{
-    return lpshm_lock_guard(L, &lpshm_record_lock_type);
-}
-
-/* record_lock:locked() -> boolean
- * Would an acquire have to wait? */
-static int record_locked(lua_State *L)
-{
-    lpshm_record_lock *self = to_record_lock(L);
-    int rc = pshm_record_lock_locked(self->record);
-    if (rc < 0)
-        return lpshm_lock_fail(L, &self->lock, rc);
-    lua_pushboolean(L, rc);
-    return 1;
-}
-
-/* Releases what is held, and closes the descriptor. */
-static int record_close(lua_State *L)
-{
-    return lpshm_lock_close(L, &lpshm_record_lock_type);
-}
-
-static int record_tostring(lua_State *L)
-{
-    return lpshm_lock_tostring(L, &lpshm_record_lock_type);
+    return lpshm_lock_release(L, &lpshm_record_lock_noun, &record_ops);
 }
 
 void lpshm_record_lock_register(lua_State *L)
 {
-    static const luaL_Reg meta[] = {{"__gc", record_close},
-                                    {"__close", record_close},
-                                    {"__tostring", record_tostring},
-                                    {NULL, NULL}};
-    static const luaL_Reg methods[] = {{"acquire", record_acquire},
-                                       {"release", record_release},
-                                       {"guard", record_guard},
-                                       {"locked", record_locked},
-                                       {NULL, NULL}};
-    lpshm_new_type(L, &lpshm_record_lock_type, meta, methods, NULL);
+    static const luaL_Reg methods[] = {{"acquire", record_acquire}, {"release", record_release}, {NULL, NULL}};
+    lpshm_new_lock_noun(L, &lpshm_record_lock_noun, &record_ops, methods, NULL);
     lua_pop(L, 1);
 }

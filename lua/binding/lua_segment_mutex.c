@@ -5,48 +5,44 @@
  */
 #include "lua_lock.h"
 
-#include <errno.h>
-
-const lpshm_type lpshm_segment_mutex_type = {"polyshm.segment_mutex", "mutex"};
-
 typedef struct lpshm_raw_mutex {
     lpshm_lock lock;
     pshm_segment_mutex mutex;
 } lpshm_raw_mutex;
 
-static inline lpshm_raw_mutex *to_mutex(lua_State *L)
+static int mutex_attempt(void *handle, pshm_death *death)
 {
-    return lpshm_to(L, 1, &lpshm_segment_mutex_type, sizeof(lpshm_raw_mutex));
+    return pshm_segment_mutex_try(handle, death);
 }
 
-static int mutex_attempt(lpshm_lock *lock, pshm_death *death)
+static int mutex_wait(void *handle, int64_t deadline, pshm_death *death)
 {
-    return pshm_segment_mutex_try(&((lpshm_raw_mutex *)lock)->mutex, death);
+    return pshm_segment_mutex_acquire(handle, deadline, death);
 }
 
-static int mutex_wait(lpshm_lock *lock, int64_t deadline, pshm_death *death)
+static int mutex_wait_marked(void *handle, int64_t deadline, pshm_death *death)
 {
-    return pshm_segment_mutex_acquire(&((lpshm_raw_mutex *)lock)->mutex, deadline, death);
+    return pshm_segment_mutex_recover(handle, deadline, death);
 }
 
-static int mutex_wait_marked(lpshm_lock *lock, int64_t deadline, pshm_death *death)
+static int mutex_consistent(void *handle)
 {
-    return pshm_segment_mutex_recover(&((lpshm_raw_mutex *)lock)->mutex, deadline, death);
+    return pshm_segment_mutex_consistent(handle);
 }
 
-static int mutex_consistent(lpshm_lock *lock)
+static int mutex_give(void *handle)
 {
-    return pshm_segment_mutex_consistent(&((lpshm_raw_mutex *)lock)->mutex);
+    return pshm_segment_mutex_release(handle);
 }
 
-static int mutex_give(lpshm_lock *lock)
+static int mutex_locked(void *handle)
 {
-    return pshm_segment_mutex_release(&((lpshm_raw_mutex *)lock)->mutex);
+    return pshm_segment_mutex_locked(handle);
 }
 
-static void mutex_end(lpshm_lock *lock)
+static int mutex_owner(void *handle, uint32_t *pid)
 {
-    pshm_segment_mutex_fini(&((lpshm_raw_mutex *)lock)->mutex);
+    return pshm_segment_mutex_owner(handle, pid);
 }
 
 static const lpshm_lock_ops mutex_ops = {
@@ -55,8 +51,22 @@ static const lpshm_lock_ops mutex_ops = {
     .recover = mutex_wait_marked,
     .consistent = mutex_consistent,
     .release = mutex_give,
-    .end = mutex_end,
+    .locked = mutex_locked,
+    .owner = mutex_owner,
+};
+
+static void mutex_fini(void *handle)
+{
+    pshm_segment_mutex_fini(handle);
+}
+
+static const lpshm_noun lpshm_segment_mutex_noun = {
+    .type = {"polyshm.segment_mutex", "mutex"},
     .within = "segment",
+    .size = sizeof(lpshm_raw_mutex),
+    .handle = offsetof(lpshm_raw_mutex, mutex),
+    .values = LPSHM_LOCK_VALUES,
+    .fini = mutex_fini,
 };
 
 /* segment:mutex(offset, {create = false, recursive =, repair =}) -> mutex
@@ -82,13 +92,13 @@ int lpshm_segment_mutex(lua_State *L)
 
     const char *address = lua_pushstring(L, lpshm_to_segment(L, 1)->segment->address);
     lua_pushfstring(L, "%s: mutex at %I", address, (LUAI_UACINT)offset);
-    lpshm_raw_mutex *self = (lpshm_raw_mutex *)lpshm_lock_new(L, &lpshm_segment_mutex_type, sizeof *self, &mutex_ops,
-                                                              address, options.repair);
+    lpshm_raw_mutex *self = lpshm_object_new(L, &lpshm_segment_mutex_noun, address);
+    lpshm_lock_set(L, &mutex_ops, options.repair);
     pshm_segment *segment = lpshm_to_segment(L, 1)->segment;
     int rc = pshm_segment_mutex_init(&self->mutex, segment, offset, options.create, options.recursive);
     if (rc)
         return lpshm_fail_range(L, segment, rc, offset, PSHM_MUTEX_SIZE);
-    self->lock.type = &lpshm_segment_mutex_type;
+    self->lock.object.type = &lpshm_segment_mutex_noun.type;
     return 1;
 }
 
@@ -97,97 +107,19 @@ int lpshm_segment_mutex(lua_State *L)
  * died and there is no repair function; and if this thread has it, unless `timeout` is 0: that is false, "held". */
 static int mutex_acquire(lua_State *L)
 {
-    pshm_death death = {0};
-    lpshm_raw_mutex *self = to_mutex(L);
-    int64_t timeout = PSHM_LIKELY(lua_type(L, 2) <= 0) ? LPSHM_FOREVER : lpshm_timeout(L, 2);
-    int rc = -EBUSY;
-    if (PSHM_LIKELY(!self->lock.repair)) {
-        rc = pshm_segment_mutex_try(&self->mutex, &death);
-        if (PSHM_LIKELY(!rc)) {
-            lua_pushboolean(L, 1);
-            return 1;
-        }
-    }
-    return lpshm_lock_acquire(L, &lpshm_segment_mutex_type, timeout, rc, &death);
+    return lpshm_lock_acquire(L, &lpshm_segment_mutex_noun, &mutex_ops);
 }
 
 /* mutex:release()
  * Only for the thread that holds it. Works on a closed segment too. */
 static int mutex_release(lua_State *L)
 {
-    lpshm_raw_mutex *self = to_mutex(L);
-    int rc = pshm_segment_mutex_release(&self->mutex);
-    return PSHM_LIKELY(!rc) ? 0 : lpshm_lock_fail(L, &self->lock, rc);
-}
-
-/* mutex:guard(timeout) -> guard
- * Acquires, for `local held <close> = mutex:guard()`. Never returns nil: raises an error object, {code = "ETIMEDOUT"}
- * or {code = "EOWNERDEAD"}. */
-static int mutex_guard(lua_State *L)
-{
-    return lpshm_lock_guard(L, &lpshm_segment_mutex_type);
-}
-
-/* mutex:recover(timeout) -> guard, died
- * Acquires whether the owner before died or not; `died` says so: {code = "EOWNERDEAD", lock =, pid =} or nil. The mark
- * goes when the guard ends well, and stays if an error ends it. Raises as guard does. */
-static int mutex_recover(lua_State *L)
-{
-    return lpshm_lock_recover(L, &lpshm_segment_mutex_type);
-}
-
-/* mutex:locked() -> boolean
- * Does a living owner have it? */
-static int mutex_locked(lua_State *L)
-{
-    lpshm_raw_mutex *self = to_mutex(L);
-    int rc = pshm_segment_mutex_locked(&self->mutex);
-    if (rc < 0)
-        return lpshm_lock_fail(L, &self->lock, rc);
-    lua_pushboolean(L, rc);
-    return 1;
-}
-
-/* mutex:owner() -> pid | nil
- * The process that has it; nil for nobody, and for one that does not use polyshm. */
-static int mutex_owner(lua_State *L)
-{
-    uint32_t pid;
-    lpshm_raw_mutex *self = to_mutex(L);
-    int rc = pshm_segment_mutex_owner(&self->mutex, &pid);
-    if (rc)
-        return lpshm_lock_fail(L, &self->lock, rc);
-    if (pid)
-        lua_pushinteger(L, pid);
-    else
-        lua_pushnil(L);
-    return 1;
-}
-
-/* The end of the handle, not of the mutex: what it holds stays held. */
-static int mutex_close(lua_State *L)
-{
-    return lpshm_lock_close(L, &lpshm_segment_mutex_type);
-}
-
-static int mutex_tostring(lua_State *L)
-{
-    return lpshm_lock_tostring(L, &lpshm_segment_mutex_type);
+    return lpshm_lock_release(L, &lpshm_segment_mutex_noun, &mutex_ops);
 }
 
 void lpshm_segment_mutex_register(lua_State *L)
 {
-    static const luaL_Reg meta[] = {{"__gc", mutex_close},
-                                    {"__close", mutex_close},
-                                    {"__tostring", mutex_tostring},
-                                    {NULL, NULL}};
-    static const luaL_Reg methods[] = {{"acquire", mutex_acquire},
-                                       {"release", mutex_release},
-                                       {"guard", mutex_guard},
-                                       {"recover", mutex_recover},
-                                       {"locked", mutex_locked},
-                                       {"owner", mutex_owner},
-                                       {NULL, NULL}};
-    lpshm_new_type(L, &lpshm_segment_mutex_type, meta, methods, NULL);
+    static const luaL_Reg methods[] = {{"acquire", mutex_acquire}, {"release", mutex_release}, {NULL, NULL}};
+    lpshm_new_lock_noun(L, &lpshm_segment_mutex_noun, &mutex_ops, methods, NULL);
     lua_pop(L, 1);
 }

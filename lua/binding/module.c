@@ -2,7 +2,7 @@
  *
  * polyshm.core: the functions and constants of the module. kinds.def says which nouns have a type.
  */
-#include "glue.h"
+#include "lua_wait.h"
 
 #include <polyshm/mutex.h>
 
@@ -12,7 +12,7 @@ int luaopen_polyshm_core(lua_State *L)
 {
     static const luaL_Reg functions[] = {
         {"segment", lpshm_segment_open}, {"arena", lpshm_arena_open}, {"list", lpshm_list}, {"stat", lpshm_stat},
-        {"exists", lpshm_exists},        {"unlink", lpshm_unlink},    {NULL, NULL}};
+        {"exists", lpshm_exists},        {"unlink", lpshm_unlink},    {"wait", lpshm_wait}, {NULL, NULL}};
     luaL_checkversion(L);
     lpshm_glue_register(L);
     lpshm_lock_register(L);

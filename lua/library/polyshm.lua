@@ -131,6 +131,15 @@ function polyshm.exists(address) end
 ---@return string? code
 function polyshm.unlink(address) end
 
+---@alias polyshm.waitable polyshm.mutex|polyshm.counter|polyshm.semaphore|polyshm.event|polyshm.latch|polyshm.participant
+
+---Waits until one of `objects` is ready, up to `timeout` seconds (nil: for ever): those that are, in the order given, none
+---after the timeout. `{counter, at_least}` and `{permits, n}` say how much. Nothing is taken.
+---@param objects (polyshm.waitable|table)[]
+---@param timeout? number
+---@return (polyshm.waitable|table)[] ready
+function polyshm.wait(objects, timeout) end
+
 ---Raw bytes, exactly what the kernel gives. `#segment` is its size.
 ---@class polyshm.segment
 ---@field size integer       bytes
@@ -501,9 +510,61 @@ function arena:mutex(name, options) end
 ---@return polyshm.counter
 function arena:counter(name) end
 
+---The condition of that name, which is made where there is none and the arena may be written. `mutex`, one of the same
+---arena, is needed to make one; what exists has its own.
+---@param name string
+---@param mutex? polyshm.mutex
+---@return polyshm.condition
+function arena:condition(name, mutex) end
+
+---The semaphore of that name, which is made with `value` (1) where there is none and the arena may be written.
+---@param name string
+---@param value? integer
+---@return polyshm.semaphore
+function arena:semaphore(name, value) end
+
+---The permits of that name; `n` of them, 1 to 65535, are made where there are none and the arena may be written.
+---@param name string
+---@param n? integer
+---@return polyshm.permits
+function arena:permits(name, n) end
+
+---The event of that name, which is made, clear, where there is none and the arena may be written. One with `auto` clears itself
+---and lets one waiter go each time.
+---@param name string
+---@param options? { auto?: boolean }
+---@return polyshm.event
+function arena:event(name, options) end
+
+---The barrier of that name, which is made with so many parties where there is none and the arena may be written. `on_death`:
+---what the death of a member does (default: "break").
+---@param name string
+---@param parties? integer
+---@param options? { on_death?: "break" | "shrink" }
+---@return polyshm.barrier
+function arena:barrier(name, parties, options) end
+
+---The once of that name, which is made, not run, where there is none and the arena may be written.
+---@param name string
+---@return polyshm.once
+function arena:once(name) end
+
+---The latch of that name, which is made with `n` to count where there is none and the arena may be written.
+---@param name string
+---@param n? integer
+---@return polyshm.latch
+function arena:latch(name, n) end
+
+---The read-write lock of that name, which is made where there is none and the arena may be written. `repair` is called with
+---the lock held alone if a writer died.
+---@param name string
+---@param options? { repair?: fun(died: polyshm.error) }
+---@return polyshm.rwlock
+function arena:rwlock(name, options) end
+
 ---The object of that name, whatever it is.
 ---@param name string
----@return (polyshm.mutex|polyshm.counter)? object
+---@return (polyshm.mutex|polyshm.counter|polyshm.condition|polyshm.rwlock)? object
 ---@return string? message
 ---@return string? code    "ENONAME" where there is none
 function arena:open(name) end
@@ -609,6 +670,10 @@ local participant = {}
 ---@return "timeout"? why
 function participant:wait(timeout) end
 
+---A descriptor for an event loop, readable from when it may be gone. Each call arms it anew, once.
+---@return integer fd
+function participant:pollfd() end
+
 ---A mutex of an arena, by name. It knows the death of its owner in whatever PID namespace, and hands itself to who has waited
 ---for long.
 ---@class polyshm.mutex
@@ -647,11 +712,315 @@ function mutex:owner() end
 ---@return string
 function mutex:name() end
 
+---A descriptor for an event loop, readable from when the lock may be had. Each call arms it anew, once: then try, and if
+---that fails call it again before you poll.
+---@return integer fd
+function mutex:pollfd() end
+
 ---May its owner acquire it again?
 ---@return boolean
 function mutex:recursive() end
 
+---What waits, with a mutex, until somebody who has that mutex says that something has changed. No death loses a wake.
+---@class polyshm.condition
+local condition = {}
+
+---Raises: it cannot be waited for by itself.
+---@param at_least? integer
+---@return integer
+function condition:pollfd(at_least) end
+
+---That of the mutex.
+---@param timeout? number
+---@return boolean? acquired
+---@return string? why    "timeout" or "held"
+---@return string? code
+function condition:acquire(timeout) end
+
+---That of the mutex.
+function condition:release() end
+
+---That of the mutex.
+---@param timeout? number
+---@return polyshm.guard
+function condition:guard(timeout) end
+
+---That of the mutex.
+---@return boolean
+function condition:locked() end
+
+---@return polyshm.mutex
+function condition:mutex() end
+
+---Releases the mutex, however often it is held, waits to be notified, and has it as often again. Wakes up for no reason now
+---and then. Raises EOWNERDEAD (and the mutex is not held) if its owner died and it has no `repair`.
+---@param timeout? number
+---@return boolean notified
+---@return string? why    "timeout"
+function condition:wait(timeout) end
+
+---Waits until `predicate()`, called with the mutex held, is true.
+---@generic T
+---@param predicate fun(): T
+---@param timeout? number
+---@return T value    what it gave last
+---@return string? why    "timeout"
+function condition:wait_for(predicate, timeout) end
+
+---Wakes `n` (default: 1) of those who wait, perhaps more. Only with the mutex held.
+---@param n? integer
+function condition:notify(n) end
+
+---Wakes all who wait. Only with the mutex held.
+function condition:notify_all() end
+
+---@return string
+function condition:name() end
+
 ---A number of 64 bits that processes change together, all sequentially consistent. Arithmetic wraps.
+---@class polyshm.rwlock
+---@field read polyshm.rwlock_side    many can have it
+---@field write polyshm.rwlock_side   one has it alone, and goes first
+local rwlock = {}
+
+---@return string
+function rwlock:name() end
+
+---Turns what this thread has for writing into reading; nobody writes between. The guard of `write` ends it as well.
+function rwlock:downgrade() end
+
+---Raises: it cannot be waited for.
+---@param at_least? integer
+---@return integer
+function rwlock:pollfd(at_least) end
+
+---A lock, as polyshm.mutex.
+---@class polyshm.rwlock_side
+local rwlock_side = {}
+
+---Raises: it cannot be waited for.
+---@param at_least? integer
+---@return integer
+function rwlock_side:pollfd(at_least) end
+
+---@return string name  of the whole
+function rwlock_side:name() end
+
+---@param timeout? number   seconds; nil: for ever, 0: not at all
+---@return boolean acquired
+---@return string? why      "timeout", or "held" where this thread has it and the timeout is 0
+function rwlock_side:acquire(timeout) end
+
+---@param timeout? number
+---@return polyshm.guard    releases when it goes out of scope
+function rwlock_side:guard(timeout) end
+
+function rwlock_side:release() end
+
+---@return boolean
+function rwlock_side:locked() end
+
+---@return integer? pid     of who writes; of `read` always nil
+function rwlock_side:owner() end
+
+---@param timeout? number
+---@return polyshm.guard    takes the mark away and releases; ended by an error it only releases
+---@return polyshm.error? died
+function rwlock_side:recover(timeout) end
+
+---Places that nobody owns.
+---@class polyshm.semaphore
+local semaphore = {}
+
+---@return string
+function semaphore:name() end
+
+---A descriptor that becomes readable when it may be ready; call again to arm it anew.
+---@param at_least? integer
+---@return integer
+function semaphore:pollfd(at_least) end
+
+---Takes one, waiting up to `timeout` seconds: nil for ever, 0 not at all.
+---@param timeout? number
+---@return boolean acquired
+---@return string? why    "timeout"
+function semaphore:acquire(timeout) end
+
+---Gives `n` (1) back, whoever took them.
+---@param n? integer
+function semaphore:release(n) end
+
+---How many are free now.
+---@return integer
+function semaphore:value() end
+
+---So many at a time, owned by the thread that took them; its death gives them back.
+---@class polyshm.permits
+local permits = {}
+
+---@return string
+function permits:name() end
+
+---A descriptor that becomes readable when it may be ready; call again to arm it anew.
+---@param at_least? integer
+---@return integer
+function permits:pollfd(at_least) end
+
+---Takes `n` (1), all or none, waiting up to `timeout` seconds: nil for ever, 0 not at all.
+---@param n? integer
+---@param timeout? number
+---@return boolean acquired
+---@return string? why    "timeout"
+function permits:acquire(n, timeout) end
+
+---Gives `n` (1) of this thread's back.
+---@param n? integer
+function permits:release(n) end
+
+---Acquires, for `local held <close> = permits:guard()`. Never nil: a timeout raises.
+---@param n? integer
+---@param timeout? number
+---@return polyshm.permits_guard
+function permits:guard(n, timeout) end
+
+---How many could be had now.
+---@return integer
+function permits:available() end
+
+---How many this thread has.
+---@return integer
+function permits:held() end
+
+---How many there are.
+---@return integer
+function permits:total() end
+
+---What a guard of permits is.
+---@class polyshm.permits_guard
+local permits_guard = {}
+
+---Gives them back now; once is enough.
+function permits_guard:release() end
+
+---Set or clear, and waited for.
+---@class polyshm.event
+local event = {}
+
+---@return string
+function event:name() end
+
+---A descriptor that becomes readable when it may be ready; call again to arm it anew.
+---@param at_least? integer
+---@return integer
+function event:pollfd(at_least) end
+
+function event:set() end
+
+function event:clear() end
+
+---@return boolean
+function event:is_set() end
+
+---Waits up to `timeout` seconds (nil: for ever, 0: not at all) until it is set, or was since the wait began.
+---@param timeout? number
+---@return boolean
+---@return string? why    "timeout"
+function event:wait(timeout) end
+
+---Does it clear itself, and let one waiter go each time?
+---@return boolean
+function event:auto() end
+
+---As many as it has parties wait for each other, again and again.
+---@class polyshm.barrier
+local barrier = {}
+
+---@return string
+function barrier:name() end
+
+---A descriptor that becomes readable when it may be ready; call again to arm it anew.
+---@param at_least? integer
+---@return integer
+function barrier:pollfd(at_least) end
+
+---Waits until as many have come as there are parties. Raises {code = "EBROKEN"}; so it does after `timeout` seconds, for all.
+---@param timeout? number
+---@return integer index    how many had come before
+function barrier:wait(timeout) end
+
+---Makes this thread a member before its first wait.
+function barrier:join() end
+
+---This thread is a member no longer.
+function barrier:leave() end
+
+---Makes it whole again; who waits gets {code = "EBROKEN"}.
+function barrier:reset() end
+
+---Breaks it until somebody resets it.
+function barrier:abort() end
+
+---@return integer
+function barrier:parties() end
+
+---@return integer
+function barrier:n_waiting() end
+
+---@return boolean
+function barrier:broken() end
+
+---@return "break" | "shrink"
+function barrier:on_death() end
+
+---What is run once, by whoever comes first; if that one dies, by the next.
+---@class polyshm.once
+local once = {}
+
+---@return string
+function once:name() end
+
+---A descriptor that becomes readable when it may be ready; call again to arm it anew.
+---@param at_least? integer
+---@return integer
+function once:pollfd(at_least) end
+
+---Calls fn(), unless it was run by anybody. While another runs it this waits; raises {code = "ETIMEDOUT"} after `timeout` seconds.
+---@param fn function
+---@param timeout? number
+---@return boolean ran    by this call
+function once:run(fn, timeout) end
+
+---Was it run?
+---@return boolean
+function once:done() end
+
+---Counts down to 0, once.
+---@class polyshm.latch
+local latch = {}
+
+---@return string
+function latch:name() end
+
+---A descriptor that becomes readable when it may be ready; call again to arm it anew.
+---@param at_least? integer
+---@return integer
+function latch:pollfd(at_least) end
+
+---Counts `n` (1) down, to 0 at the least.
+---@param n? integer
+---@return integer left
+function latch:count_down(n) end
+
+---What is left to count.
+---@return integer
+function latch:count() end
+
+---Waits up to `timeout` seconds (nil: for ever, 0: not at all) until it is 0.
+---@param timeout? number
+---@return boolean
+---@return string? why    "timeout"
+function latch:wait(timeout) end
+
 ---@class polyshm.counter
 local counter = {}
 
@@ -700,5 +1069,11 @@ function counter:wait(at_least, timeout) end
 
 ---@return string
 function counter:name() end
+
+---A descriptor for an event loop, readable from when the value is `at_least` (default: 1) or more. Each call arms it anew,
+---once.
+---@param at_least? integer
+---@return integer fd
+function counter:pollfd(at_least) end
 
 return polyshm

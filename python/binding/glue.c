@@ -208,6 +208,15 @@ int glue_acquire_args(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames
     return 0;
 }
 
+int glue_wait_args(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, int64_t *timeout)
+{
+    static const glue_signature signature = {"wait", 0, 1, 1, {"timeout"}};
+    PyObject *given[1];
+    if (glue_args(&signature, args, nargs, kwnames, given) < 0)
+        return -1;
+    return glue_timeout(given[0], false, timeout);
+}
+
 int glue_borrow(PyObject *value, glue_bytes *out)
 {
     out->lent = false;
@@ -265,6 +274,60 @@ int glue_wait(pshm_segment *handle, glue_step step, void *closure, int64_t deadl
     }
 }
 
+#if PY_VERSION_HEX >= 0x030C0000
+void glue_raised_keep(glue_raised *raised)
+{
+    *raised = (glue_raised){NULL, PyErr_GetRaisedException(), NULL};
+}
+
+static void set_raised(glue_raised *raised)
+{
+    PyErr_SetRaisedException(raised->value);
+}
+#else
+void glue_raised_keep(glue_raised *raised)
+{
+    PyErr_Fetch(&raised->type, &raised->value, &raised->trace);
+    if (raised->type != NULL)
+        PyErr_NormalizeException(&raised->type, &raised->value, &raised->trace);
+    if (raised->trace != NULL)
+        (void)PyException_SetTraceback(raised->value, raised->trace);
+}
+
+static void set_raised(glue_raised *raised)
+{
+    PyErr_Restore(raised->type, raised->value, raised->trace);
+}
+#endif
+
+void glue_raised_restore(glue_raised *raised)
+{
+    if (raised->value == NULL)
+        return;
+    glue_raised later;
+    glue_raised_keep(&later);
+    if (later.value == NULL) {
+        set_raised(raised);
+        return;
+    }
+    PyException_SetContext(later.value, raised->value); /* takes it */
+    Py_XDECREF(raised->type);
+    Py_XDECREF(raised->trace);
+    set_raised(&later);
+}
+
+int glue_wait_through(glue_step step, void *closure)
+{
+    glue_raised first = {NULL, NULL, NULL};
+    int rc;
+    while ((rc = glue_wait(NULL, step, closure, PSHM_FOREVER)) == GLUE_RAISED) {
+        glue_raised_restore(&first);
+        glue_raised_keep(&first);
+    }
+    glue_raised_restore(&first);
+    return rc;
+}
+
 /* ---- types ---- */
 
 int glue_type(PyObject *module, PyType_Spec *spec, bool add, PyObject **out)
@@ -275,18 +338,19 @@ int glue_type(PyObject *module, PyType_Spec *spec, bool add, PyObject **out)
     return add ? PyModule_AddType(module, (PyTypeObject *)*out) : 0;
 }
 
+PyObject *glue_import(const char *module, const char *name)
+{
+    PyObject *from = PyImport_ImportModule(module);
+    PyObject *found = from == NULL ? NULL : PyObject_GetAttrString(from, name);
+    Py_XDECREF(from);
+    return found;
+}
+
 PyObject *glue_reduce(const char *function, PyObject *arguments)
 {
-    PyObject *result = NULL;
-    PyObject *helper = PyImport_ImportModule("polyshm._pickle");
-    if (helper != NULL && arguments != NULL) {
-        PyObject *callable = PyObject_GetAttrString(helper, function);
-        if (callable != NULL) {
-            result = PyObject_CallObject(callable, arguments);
-            Py_DECREF(callable);
-        }
-    }
-    Py_XDECREF(helper);
+    PyObject *callable = arguments == NULL ? NULL : glue_import("polyshm._pickle", function);
+    PyObject *result = callable == NULL ? NULL : PyObject_CallObject(callable, arguments);
+    Py_XDECREF(callable);
     Py_XDECREF(arguments);
     return result;
 }

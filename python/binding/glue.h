@@ -21,19 +21,21 @@
 #define Py_READONLY READONLY
 #endif
 
-/* One interpreter's own: types and exceptions. */
+/* One interpreter's own: types and exceptions. The types of an arena's objects are those of kinds.def. */
 #define PY_STATE_MAP(X)                                                                                                \
     X(segment_type)                                                                                                    \
     X(window_type)                                                                                                     \
     X(atomic_type)                                                                                                     \
     X(segment_mutex_type)                                                                                              \
     X(recovery_type)                                                                                                   \
+    X(acquisition_type)                                                                                                \
+    X(task_mutex_type)                                                                                                 \
+    X(rwlock_side_type)                                                                                                \
     X(record_lock_type)                                                                                                \
     X(stat_type)                                                                                                       \
     X(arena_type)                                                                                                      \
     X(participant_type)                                                                                                \
-    X(mutex_type)                                                                                                      \
-    X(counter_type)                                                                                                    \
+    X(notifier_type)                                                                                                   \
     X(error)                                                                                                           \
     X(lost)                                                                                                            \
     X(deleted)                                                                                                         \
@@ -45,6 +47,8 @@ typedef struct py_state {
 #define X(name) PyObject *name;
     PY_STATE_MAP(X)
 #undef X
+#define PSHM_KIND(number, noun) PyObject *noun##_type;
+#include <polyshm/kinds.def>
 } py_state;
 
 /* Every type is final and belongs to the module, so its module is the type's. */
@@ -176,6 +180,9 @@ int glue_timeout(PyObject *value, bool minus_one, int64_t *out);
 /* The two arguments of acquire, as in threading. */
 int glue_acquire_args(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, int64_t *timeout);
 
+/* The one argument of wait(timeout=None). */
+int glue_wait_args(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, int64_t *timeout);
+
 /* "rw", "r", "copy", "none" */
 int glue_access(PyObject *value, pshm_access *out);
 
@@ -265,6 +272,19 @@ typedef int (*glue_step)(void *closure, int64_t deadline);
  * Returns what the last step did, PSHM_ECLOSED, or GLUE_RAISED when a handler raised. */
 int glue_wait(pshm_segment *handle, glue_step step, void *closure, int64_t deadline);
 
+/* The exception that is set, put aside, so that something can be done first. */
+typedef struct glue_raised {
+    PyObject *type, *value, *trace;
+} glue_raised;
+
+void glue_raised_keep(glue_raised *raised);
+/* Sets it again, if there was one; where another is set by now, that one goes on, and the first is its context. */
+void glue_raised_restore(glue_raised *raised);
+
+/* For ever, and whatever a signal's handler raises meanwhile: that is set when the steps are over. Returns what the last
+ * step did. */
+int glue_wait_through(glue_step step, void *closure);
+
 /* ---- types ---- */
 
 #define GLUE_METHOD(function) ((PyCFunction)(void (*)(void))(function))
@@ -273,16 +293,20 @@ int glue_wait(pshm_segment *handle, glue_step step, void *closure, int64_t deadl
 /* Makes a type of the module and, if `add`, puts it there under its name. */
 int glue_type(PyObject *module, PyType_Spec *spec, bool add, PyObject **out);
 
+/* What a module of Python has under that name. */
+PyObject *glue_import(const char *module, const char *name);
+
 /* (polyshm._pickle.function)(self, *rest): what __reduce__ returns. Pickling is imported when it is needed. */
 PyObject *glue_reduce(const char *function, PyObject *arguments);
 
-/* ---- one per noun ---- */
+/* ---- one per noun; py_object.h has those of an arena ---- */
 
 #define PSHM_RAW(noun) int py_##noun##_register(PyObject *module);
-#define PSHM_KIND(number, noun) int py_##noun##_register(PyObject *module);
 #include <polyshm/kinds.def>
 int py_segment_mutex_register(PyObject *module);
 int py_lock_register(PyObject *module);
+int py_task_mutex_register(PyObject *module);
+int py_rwlock_side_register(PyObject *module);
 int py_window_register(PyObject *module);
 int py_stat_register(PyObject *module);
 

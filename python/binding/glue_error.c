@@ -18,6 +18,17 @@ static PyObject *raise_os(PyObject *type, int number, PyObject *text, PyObject *
     return NULL;
 }
 
+/* The class is imported when it is needed. */
+static PyObject *raise_broken(PyObject *address, PyObject *detail, const char *text)
+{
+    PyObject *type = glue_import("threading", "BrokenBarrierError");
+    if (type != NULL)
+        (void)(detail != NULL ? PyErr_Format(type, "%U: %U: %s", address, detail, text)
+                              : PyErr_Format(type, "%U: %s", address, text));
+    Py_XDECREF(type);
+    return NULL;
+}
+
 PyObject *glue_raise(py_state *state, int rc, PyObject *address, PyObject *detail)
 {
     if (rc == GLUE_RAISED)
@@ -31,6 +42,8 @@ PyObject *glue_raise(py_state *state, int rc, PyObject *address, PyObject *detai
         return raise_os(PyExc_OSError, -rc,
                         detail == NULL ? PyUnicode_FromString(text) : PyUnicode_FromFormat("%U: %s", detail, text),
                         address);
+    case PSHM_CLASS_BROKEN:
+        return raise_broken(address, detail, text);
     case PSHM_CLASS_LOST:
         return raise_os(state->lost, EFAULT, PyUnicode_FromString(text), address);
     case PSHM_CLASS_DELETED:

@@ -2,7 +2,7 @@
  *
  * polyshm._core: one module object, state and set of types for each interpreter, and nothing shared between them.
  */
-#include "glue.h"
+#include "py_object.h"
 
 #include <polyshm/polyshm.h>
 
@@ -55,13 +55,17 @@ static int add_exceptions(PyObject *module)
 
 static int execute(PyObject *module)
 {
+    py_state *state = PyModule_GetState(module);
     if (add_exceptions(module) < 0 || py_window_register(module) < 0 || py_stat_register(module) < 0 ||
-        py_lock_register(module) < 0 || py_segment_mutex_register(module) < 0)
+        py_lock_register(module) < 0 || py_task_mutex_register(module) < 0 || py_rwlock_side_register(module) < 0 ||
+        py_segment_mutex_register(module) < 0)
         return -1;
 #define PSHM_RAW(noun)                                                                                                 \
     if (py_##noun##_register(module) < 0)                                                                              \
         return -1;
-#define PSHM_KIND(number, noun) PSHM_RAW(noun)
+#define PSHM_KIND(number, noun)                                                                                        \
+    if (glue_type(module, py_##noun##_noun.spec, true, &state->noun##_type) < 0)                                       \
+        return -1;
 #include <polyshm/kinds.def>
     return PyModule_AddStringConstant(module, "__version__", pshm_version());
 }
@@ -72,6 +76,8 @@ static int traverse(PyObject *module, visitproc visit, void *arg)
 #define X(name) Py_VISIT(state->name);
     PY_STATE_MAP(X)
 #undef X
+#define PSHM_KIND(number, noun) Py_VISIT(state->noun##_type);
+#include <polyshm/kinds.def>
     return 0;
 }
 
@@ -81,6 +87,8 @@ static int clear(PyObject *module)
 #define X(name) Py_CLEAR(state->name);
     PY_STATE_MAP(X)
 #undef X
+#define PSHM_KIND(number, noun) Py_CLEAR(state->noun##_type);
+#include <polyshm/kinds.def>
     return 0;
 }
 

@@ -2,9 +2,7 @@
  *
  * polyshm.Arena: its life, its attributes and the table of what it can do.
  */
-#include "py_arena.h"
-
-#include <stddef.h>
+#include "py_object.h"
 
 /* ---- errors ---- */
 
@@ -177,18 +175,9 @@ static PyGetSetDef attributes[] = {
 #define KEYWORDS (METH_FASTCALL | METH_KEYWORDS)
 
 static PyMethodDef methods[] = {
-    {"mutex", GLUE_METHOD(py_mutex_of), KEYWORDS,
-     "mutex($self, /, name, recursive=None, repair=None)\n--\n\n"
-     "The Mutex of that name; made where there is none and the arena may be written.\n\n"
-     "recursive is taken from what exists, and False when creating. repair(died) is called with the lock held when "
-     "its\n"
-     "owner has died; if it returns, the lock is clean, if it raises, it stays marked.\n\n"
-     "Errors: ValueError where the name is another noun's, or recursive is another; KeyError where there is none and\n"
-     "the arena is read-only; OSError ENOSPC."},
-    {"counter", GLUE_METHOD(py_counter_of), KEYWORDS,
-     "counter($self, /, name)\n--\n\n"
-     "The Counter of that name; made with the value 0 where there is none and the arena may be written.\n\n"
-     "Errors: as mutex()."},
+/* The nouns: each method makes or opens one. */
+#define PSHM_KIND(number, noun) {#noun, GLUE_METHOD(py_##noun##_of), KEYWORDS, py_##noun##_doc},
+#include <polyshm/kinds.def>
     {"open", GLUE_METHOD(py_arena_get), KEYWORDS,
      "open($self, /, name)\n--\n\nThe object of that name, whatever it is. KeyError where there is none."},
     {"delete", GLUE_METHOD(py_arena_delete), KEYWORDS,

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT
  *
- * Arena is one type in several files: what its table of methods takes from each, and what all handles on its objects
- * share.
+ * Arena is one type in several files: what its table of methods takes from each. py_object.h has its objects.
  */
 #ifndef POLYSHM_PYTHON_ARENA_H
 #define POLYSHM_PYTHON_ARENA_H
@@ -31,30 +30,6 @@ static inline int py_arena_check(const py_arena *arena)
 {
     return PSHM_LIKELY(!arena->handle->closed) ? 0 : PSHM_ECLOSED;
 }
-
-/* ---- objects ---- */
-
-/* A name as UTF-8, borrowed from `value`: 0, or -1 with an exception set. */
-int py_object_name(py_arena *arena, PyObject *value, const char **name, size_t *length);
-
-/* What messages call it, as str: "mutex 'books'". */
-PyObject *py_object_describe(const pshm_object *object);
-
-/* Sets the exception of `rc` about it. Returns NULL. */
-PyObject *py_object_raise(py_arena *arena, const pshm_object *object, int rc);
-
-/* Its name as str. */
-PyObject *py_object_name_of(const pshm_object *object);
-
-/* What __reduce__ returns. */
-PyObject *py_object_reduce(py_arena *arena, const pshm_object *object, PyObject *repair);
-
-/* Every noun of a directory: a handle on the object of that name, which has to exist, or NULL with an exception set;
- * and what it is a handle on. `repair` is for locks: a callable, or NULL. */
-#define PSHM_KIND(number, noun)                                                                                        \
-    PyObject *py_##noun##_open(py_arena *arena, PyObject *name, PyObject *repair);                                     \
-    const pshm_object *py_##noun##_object(PyObject *self);
-#include <polyshm/kinds.def>
 
 #define METHOD_OF(name) PyObject *name(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 
@@ -88,10 +63,6 @@ METHOD_OF(py_heap_free_from)
 METHOD_OF(py_heap_block_size)
 METHOD_OF(py_heap_read)
 METHOD_OF(py_heap_write)
-
-/* py_mutex.c, py_counter.c */
-METHOD_OF(py_mutex_of)
-METHOD_OF(py_counter_of)
 
 #undef METHOD_OF
 #endif

@@ -2,65 +2,21 @@
  *
  * Arena: its objects by name, as a mapping whose values are made by methods.
  */
-#include "py_arena.h"
-
-/* ---- names and messages ---- */
-
-int py_object_name(py_arena *arena, PyObject *value, const char **name, size_t *length)
-{
-    if (!PyUnicode_Check(value)) {
-        PyErr_Format(PyExc_TypeError, "name must be str, not %.100s", Py_TYPE(value)->tp_name);
-        return -1;
-    }
-    Py_ssize_t size;
-    *name = PyUnicode_AsUTF8AndSize(value, &size);
-    if (*name == NULL) {
-        if (PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) {
-            PyErr_Clear();
-            (void)py_arena_raise(arena, PSHM_ENAMETEXT, "%R", value);
-        }
-        return -1;
-    }
-    *length = (size_t)size;
-    return 0;
-}
-
-PyObject *py_object_name_of(const pshm_object *object)
-{
-    return PyUnicode_DecodeUTF8(object->name, (Py_ssize_t)object->name_size, "replace");
-}
-
-PyObject *py_object_describe(const pshm_object *object)
-{
-    PyObject *name = py_object_name_of(object);
-    PyObject *text = name == NULL ? NULL : PyUnicode_FromFormat("%s %R", pshm_noun_name(object->kind), name);
-    Py_XDECREF(name);
-    return text;
-}
-
-PyObject *py_object_raise(py_arena *arena, const pshm_object *object, int rc)
-{
-    if (rc == GLUE_RAISED)
-        return NULL;
-    PyObject *what = py_object_describe(object);
-    if (what != NULL) {
-        (void)py_arena_raise(arena, rc, "%U", what);
-        Py_DECREF(what);
-    }
-    return NULL;
-}
-
-PyObject *py_object_reduce(py_arena *arena, const pshm_object *object, PyObject *repair)
-{
-    int rc = pshm_object_check(object);
-    if (rc != 0)
-        return py_object_raise(arena, object, rc);
-    return glue_reduce("reduce_object",
-                       Py_BuildValue("(ONKO)", arena, py_object_name_of(object), (unsigned long long)object->serial,
-                                     repair != NULL ? repair : Py_None));
-}
+#include "py_object.h"
 
 /* ---- one object ---- */
+
+static const py_noun *noun_of(uint32_t kind)
+{
+    switch (kind) {
+#define PSHM_KIND(number, noun)                                                                                        \
+    case number:                                                                                                       \
+        return &py_##noun##_noun;
+#include <polyshm/kinds.def>
+    default:
+        return NULL;
+    }
+}
 
 /* `serial`: of the one that it has to be; NULL: any. */
 static PyObject *open_object(py_arena *arena, PyObject *name, PyObject *repair, const uint64_t *serial)
@@ -75,20 +31,13 @@ static PyObject *open_object(py_arena *arena, PyObject *name, PyObject *repair, 
         rc = PSHM_EDELETED;
     if (rc != 0)
         return py_arena_raise(arena, rc, "%R", name);
-    PyObject *found = NULL;
-    uint64_t is = 0;
-    switch (kind) {
-#define PSHM_KIND(number, noun)                                                                                        \
-    case number:                                                                                                       \
-        found = py_##noun##_open(arena, name, repair);                                                                 \
-        is = found == NULL ? 0 : py_##noun##_object(found)->serial;                                                    \
-        break;
-#include <polyshm/kinds.def>
-    default:
-        PyErr_Format(glue_state((PyObject *)arena)->incompatible,
-                     "%s: %R: a kind of object that needs a newer version: %u", arena->handle->address, name, kind);
-    }
-    if (found == NULL || serial == NULL || is == *serial)
+    const py_noun *noun = noun_of(kind);
+    if (noun == NULL)
+        return PyErr_Format(glue_state((PyObject *)arena)->incompatible,
+                            "%s: %R: a kind of object that needs a newer version: %u", arena->handle->address, name,
+                            kind);
+    PyObject *found = py_object_open(arena, noun, name, false, NULL, repair);
+    if (found == NULL || serial == NULL || ((py_object *)found)->object->serial == *serial)
         return found;
     Py_DECREF(found);
     return py_arena_raise(arena, PSHM_EREMADE, "%R", name);

@@ -3,22 +3,14 @@
  * polyshm.Counter: a number in an arena. Each operation converts its argument, which may run Python code, and calls the
  * core.
  */
-#include "py_arena.h"
-
-#include <errno.h>
+#include "py_object.h"
 
 #include <polyshm/counter.h>
 
 typedef struct py_counter {
-    PyObject_HEAD
+    py_object head;
     pshm_counter counter;
-    py_arena *arena; /* NULL: not open */
 } py_counter;
-
-static PyObject *refuse(py_counter *self, int rc)
-{
-    return py_object_raise(self->arena, &self->counter.object, rc);
-}
 
 /* ---- values ---- */
 
@@ -50,7 +42,7 @@ static PyObject *counter_load(PyObject *object, PyObject *unused)
     int64_t value;
     int rc = pshm_counter_load(&self->counter, &value);
     if (PSHM_UNLIKELY(rc != 0))
-        return refuse(self, rc);
+        return py_object_raise(object, rc);
     return PyLong_FromLong(value);
 }
 
@@ -62,7 +54,7 @@ static PyObject *counter_store(PyObject *object, PyObject *argument)
         return NULL;
     int rc = pshm_counter_store(&self->counter, value);
     if (PSHM_UNLIKELY(rc != 0))
-        return refuse(self, rc);
+        return py_object_raise(object, rc);
     Py_RETURN_NONE;
 }
 
@@ -86,7 +78,7 @@ static PyObject *counter_add(PyObject *object, PyObject *const *args, Py_ssize_t
         return NULL;
     int rc = pshm_counter_add(&self->counter, by, &now);
     if (PSHM_UNLIKELY(rc != 0))
-        return refuse(self, rc);
+        return py_object_raise(object, rc);
     return PyLong_FromLong(now);
 }
 
@@ -100,7 +92,7 @@ static PyObject *counter_sub(PyObject *object, PyObject *const *args, Py_ssize_t
     /* Arithmetic wraps, so that less by -2**63 is more by it. */
     int rc = pshm_counter_add(&self->counter, (int64_t)(0 - (uint64_t)by), &now);
     if (PSHM_UNLIKELY(rc != 0))
-        return refuse(self, rc);
+        return py_object_raise(object, rc);
     return PyLong_FromLong(now);
 }
 
@@ -119,7 +111,7 @@ static PyObject *counter_sub(PyObject *object, PyObject *const *args, Py_ssize_t
             return NULL;                                                                                               \
         int rc = pshm_counter_##verb(&self->counter, value, &value);                                                   \
         if (PSHM_UNLIKELY(rc != 0))                                                                                    \
-            return refuse(self, rc);                                                                                   \
+            return py_object_raise(object, rc);                                                                        \
         return PyLong_FromLong(value);                                                                                 \
     }
 
@@ -137,7 +129,7 @@ static PyObject *counter_compare_exchange(PyObject *object, PyObject *const *arg
         return NULL;
     int rc = pshm_counter_compare_exchange(&self->counter, &expected, desired);
     if (PSHM_UNLIKELY(rc != 0))
-        return refuse(self, rc);
+        return py_object_raise(object, rc);
     return PyLong_FromLong(expected);
 }
 
@@ -164,61 +156,10 @@ static PyObject *counter_wait(PyObject *object, PyObject *const *args, Py_ssize_
         glue_timeout(given[1], false, &timeout) < 0)
         return NULL;
     wait_closure closure = {&self->counter, least};
-    int rc = glue_wait(NULL, wait_step, &closure, pshm_deadline(timeout));
-    if (rc == 0)
-        Py_RETURN_TRUE;
-    if (rc == -ETIMEDOUT)
-        Py_RETURN_FALSE;
-    return refuse(self, rc);
+    return py_object_wait(object, wait_step, &closure, timeout);
 }
 
-/* ---- life ---- */
-
-const pshm_object *py_counter_object(PyObject *self)
-{
-    return &((py_counter *)self)->counter.object;
-}
-
-static PyObject *counter_reduce(PyObject *object, PyObject *unused)
-{
-    (void)unused;
-    const py_counter *self = (py_counter *)object;
-    return py_object_reduce(self->arena, &self->counter.object, NULL);
-}
-
-static PyObject *counter_repr(PyObject *object)
-{
-    const py_counter *self = (py_counter *)object;
-    PyObject *name = py_object_name_of(&self->counter.object);
-    PyObject *text = name == NULL ? NULL : PyUnicode_FromFormat("<polyshm.Counter %R of %R>", name, self->arena);
-    Py_XDECREF(name);
-    return text;
-}
-
-static PyObject *get_name(PyObject *object, void *unused)
-{
-    (void)unused;
-    return py_object_name_of(&((py_counter *)object)->counter.object);
-}
-
-static int counter_traverse(PyObject *object, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(object));
-    Py_VISIT(((py_counter *)object)->arena);
-    return 0;
-}
-
-static void counter_dealloc(PyObject *object)
-{
-    py_counter *self = (py_counter *)object;
-    PyTypeObject *type = Py_TYPE(object);
-    PyObject_GC_UnTrack(object);
-    if (self->arena != NULL)
-        pshm_counter_fini(&self->counter);
-    Py_XDECREF(self->arena);
-    type->tp_free(object);
-    Py_DECREF(type);
-}
+/* ---- the type ---- */
 
 #define KEYWORDS (METH_FASTCALL | METH_KEYWORDS)
 
@@ -242,87 +183,38 @@ static PyMethodDef methods[] = {
     {"wait", GLUE_METHOD(counter_wait), KEYWORDS,
      "wait($self, /, at_least, timeout=None)\n--\n\nWaits until the value is at_least or more. True once it is, False "
      "after timeout seconds; None waits for ever."},
-    {"__reduce__", counter_reduce, METH_NOARGS,
-     "__reduce__($self, /)\n--\n\nPickles with its arena; refused (Deleted) if another object has its name by then."},
+    PY_OBJECT_METHODS,
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef attributes[] = {
-    {"name", get_name, NULL, "Its name in the arena.", NULL},
+    PY_OBJECT_ATTRIBUTES,
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc,
-     "A signed 64-bit number by name. All operations are atomic and sequentially consistent.\n\n"
-     "Errors of all of them: ValueError for a value outside of 64 bits and once the arena is closed, Deleted,\n"
-     "TypeError for a change of a read-only arena, Lost."},
-    {Py_tp_dealloc, counter_dealloc},
-    {Py_tp_traverse, counter_traverse},
-    {Py_tp_repr, counter_repr},
-    {Py_tp_methods, methods},
-    {Py_tp_getset, attributes},
+    PY_OBJECT_SLOTS("A signed 64-bit number by name. All operations are atomic and sequentially consistent.\n\n"
+                    "Errors of all of them: ValueError for a value outside of 64 bits and once the arena is closed, "
+                    "Deleted,\n"
+                    "TypeError for a change of a read-only arena, Lost."),
     {0, NULL},
 };
 
-static PyType_Spec spec = {"polyshm.Counter", sizeof(py_counter), 0, GLUE_FLAGS | Py_TPFLAGS_DISALLOW_INSTANTIATION,
-                           slots};
-
-int py_counter_register(PyObject *module)
-{
-    py_state *state = PyModule_GetState(module);
-    return glue_type(module, &spec, true, &state->counter_type);
-}
+static PyType_Spec spec = PY_OBJECT_SPEC("Counter", py_counter);
 
 /* ---- opening ---- */
 
-typedef struct opening {
-    pshm_counter *counter;
-    pshm_arena *arena;
-    const char *name;
-    size_t length;
-    bool create;
-} opening;
+PY_OBJECT_INIT(counter)
+PY_OBJECT_FINI(counter)
 
-static int open_step(void *closure, int64_t deadline)
-{
-    (void)deadline;
-    const opening *wanted = closure;
-    bool created;
-    return pshm_counter_init(wanted->counter, wanted->arena, wanted->name, wanted->length, wanted->create, &created);
-}
+const py_noun py_counter_noun = {PY_NOUN(counter)};
 
-static PyObject *make(py_arena *arena, PyObject *name, bool create)
-{
-    opening wanted = {.arena = arena->handle, .create = create};
-    if (py_object_name(arena, name, &wanted.name, &wanted.length) < 0)
-        return NULL;
-    PyTypeObject *type = (PyTypeObject *)glue_state((PyObject *)arena)->counter_type;
-    py_counter *self = (py_counter *)type->tp_alloc(type, 0);
-    if (self == NULL)
-        return NULL;
-    wanted.counter = &self->counter;
-    int rc = glue_wait(NULL, open_step, &wanted, 0);
-    if (rc != 0) {
-        Py_DECREF(self);
-        return py_arena_raise(arena, rc, "counter %R", name);
-    }
-    self->arena = (py_arena *)Py_NewRef((PyObject *)arena);
-    return (PyObject *)self;
-}
+const char py_counter_doc[] =
+    "counter($self, /, name)\n--\n\n"
+    "The Counter of that name; made with the value 0 where there is none and the arena may be written.\n\n"
+    "Errors: as mutex().";
 
-PyObject *py_counter_open(py_arena *arena, PyObject *name, PyObject *repair)
+PyObject *py_counter_of(PyObject *arena, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    (void)repair;
-    return make(arena, name, false);
-}
-
-PyObject *py_counter_of(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
-{
-    static const glue_signature signature = {"counter", 1, 1, 1, {"name"}};
-    py_arena *arena = (py_arena *)object;
-    PyObject *given[1];
-    if (glue_args(&signature, args, nargs, kwnames, given) < 0)
-        return NULL;
-    return make(arena, given[0], !arena->handle->readonly);
+    return py_object_of(arena, &py_counter_noun, args, nargs, kwnames);
 }

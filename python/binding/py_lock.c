@@ -7,12 +7,23 @@
 
 #include <errno.h>
 
+static PyObject *address_of(const py_lock *lock)
+{
+    const pshm_object *object = lock->head.object;
+    return object != NULL ? PyUnicode_DecodeFSDefault(object->arena->address) : glue_address(lock->handle);
+}
+
+static PyObject *describe(const py_lock *lock)
+{
+    return lock->verbs->describe != NULL ? lock->verbs->describe(lock) : py_object_describe(lock->head.object);
+}
+
 PyObject *py_lock_raise(py_lock *lock, int rc)
 {
     if (rc == GLUE_RAISED)
         return NULL;
-    PyObject *address = lock->verbs->address(lock);
-    PyObject *detail = address == NULL ? NULL : lock->verbs->describe(lock);
+    PyObject *address = address_of(lock);
+    PyObject *detail = address == NULL ? NULL : describe(lock);
     if (detail != NULL)
         (void)glue_raise(glue_state((PyObject *)lock), rc, address, detail);
     Py_XDECREF(detail);
@@ -34,15 +45,14 @@ static int set_number(PyObject *died, const char *name, PyObject *number)
     return rc;
 }
 
-/* An OwnerDied that is not raised yet. */
-static PyObject *make_died(py_lock *lock, const pshm_death *death)
+PyObject *py_lock_died(py_lock *lock, const pshm_death *death)
 {
     PyObject *type = glue_state((PyObject *)lock)->owner_died;
     char pid[40] = "";
     if (death->pid != 0)
         (void)PyOS_snprintf(pid, sizeof pid, " (pid %lu)", (unsigned long)death->pid);
-    PyObject *address = lock->verbs->address(lock);
-    PyObject *what = address == NULL ? NULL : lock->verbs->describe(lock);
+    PyObject *address = address_of(lock);
+    PyObject *what = address == NULL ? NULL : describe(lock);
     PyObject *text = what == NULL ? NULL : PyUnicode_FromFormat("the owner%s of the %U died", pid, what);
     PyObject *died = NULL;
     if (text != NULL)
@@ -58,9 +68,9 @@ static PyObject *make_died(py_lock *lock, const pshm_death *death)
     return died;
 }
 
-static int raise_died(py_lock *lock, const pshm_death *death)
+int py_lock_raise_died(py_lock *lock, const pshm_death *death)
 {
-    PyObject *died = make_died(lock, death);
+    PyObject *died = py_lock_died(lock, death);
     if (died != NULL) {
         PyErr_SetObject((PyObject *)Py_TYPE(died), died);
         Py_DECREF(died);
@@ -97,17 +107,16 @@ static int take_marked(py_lock *lock, int64_t timeout, pshm_death *death)
     return rc;
 }
 
-/* The lock is held and marked: the user's repair makes it whole, or it stays marked and is not held. */
-static int run_repair(py_lock *lock, const pshm_death *death)
+int py_lock_run_repair(py_lock *lock, const py_lock_verbs *verbs, void *mutex, const pshm_death *death)
 {
     int rc = GLUE_RAISED;
     PyObject *repair = Py_NewRef(lock->repair);
-    PyObject *died = make_died(lock, death);
+    PyObject *died = py_lock_died(lock, death);
     PyObject *result = died == NULL ? NULL : PyObject_CallFunctionObjArgs(repair, died, NULL);
     if (result != NULL)
-        rc = lock->verbs->consistent(lock->mutex);
+        rc = verbs->consistent(mutex);
     if (rc != 0)
-        (void)lock->verbs->release(lock->mutex);
+        (void)verbs->release(mutex);
     Py_XDECREF(result);
     Py_XDECREF(died);
     Py_DECREF(repair);
@@ -119,11 +128,11 @@ static int take_slowly(py_lock *lock, int64_t timeout, int rc, pshm_death *death
 {
     if (lock->repair != NULL) {
         rc = take_marked(lock, timeout, death);
-        return rc == 0 && death->died ? run_repair(lock, death) : rc;
+        return rc == 0 && death->died ? py_lock_run_repair(lock, lock->verbs, lock->mutex, death) : rc;
     }
     if (rc == -EBUSY)
         rc = timeout == 0 ? -ETIMEDOUT : wait_for(lock, lock->verbs->acquire, timeout, death);
-    return rc == -EOWNERDEAD ? raise_died(lock, death) : rc;
+    return rc == -EOWNERDEAD ? py_lock_raise_died(lock, death) : rc;
 }
 
 /* Without waiting first, and then with the GIL still held: that is nearly always the whole of it. */
@@ -228,11 +237,8 @@ int py_lock_recursive(PyObject *value, pshm_recursive *out)
 
 int py_lock_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    py_lock *lock = (py_lock *)self;
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(lock->whole);
-    Py_VISIT(lock->repair);
-    return 0;
+    Py_VISIT(((py_lock *)self)->repair);
+    return py_object_traverse(self, visit, arg);
 }
 
 /* The whole stays: a method that a finalizer calls later finds it. It leads nowhere, so no cycle needs it. */
@@ -240,6 +246,13 @@ int py_lock_clear(PyObject *self)
 {
     Py_CLEAR(((py_lock *)self)->repair);
     return 0;
+}
+
+void py_lock_dealloc(PyObject *self)
+{
+    PyObject_GC_UnTrack(self);
+    (void)py_lock_clear(self);
+    py_object_dealloc(self);
 }
 
 /* ---- recover() ---- */
@@ -261,7 +274,7 @@ static PyObject *recovery_enter(PyObject *self, PyObject *unused)
         return py_lock_raise(lock, rc);
     if (!death.died)
         Py_RETURN_NONE;
-    PyObject *died = make_died(lock, &death);
+    PyObject *died = py_lock_died(lock, &death);
     if (died == NULL)
         (void)lock->verbs->release(lock->mutex);
     return died;

@@ -6,7 +6,7 @@
 #ifndef POLYSHM_PYTHON_LOCK_H
 #define POLYSHM_PYTHON_LOCK_H
 
-#include "glue.h"
+#include "py_object.h"
 
 #include <polyshm/mutex.h>
 
@@ -21,19 +21,17 @@ typedef struct py_lock_verbs {
     int (*release)(void *mutex);
     int (*locked)(void *mutex);
     int (*owner)(void *mutex, uint32_t *pid);
-    /* What messages are about, as str: the address of the whole, and what this is in it: "mutex at offset 64". */
-    PyObject *(*address)(const py_lock *lock);
+    /* What messages call it, as str: "mutex at offset 64". NULL: as they call the object of an arena. */
     PyObject *(*describe)(const py_lock *lock);
 } py_lock_verbs;
 
-/* The head of every such object. */
+/* The head of every such object, on raw memory, in an arena, or a part of an object there. */
 struct py_lock {
-    PyObject_HEAD
+    py_object head; /* its `whole` is the Segment, the Arena, or the object that this is a part of */
     const py_lock_verbs *verbs;
     void *mutex;
-    pshm_segment *handle; /* a wait enters it for every slice; NULL where a member of an arena keeps its own mapping */
-    PyObject *whole;      /* the Segment or Arena */
     PyObject *repair;     /* a callable, or NULL */
+    pshm_segment *handle; /* a wait enters it for every slice; NULL where a member of an arena keeps its own mapping */
 };
 
 PyObject *py_lock_acquire(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
@@ -78,7 +76,34 @@ int py_lock_recursive(PyObject *value, pshm_recursive *out);
 /* Raises what is no more than a code. */
 PyObject *py_lock_raise(py_lock *lock, int rc);
 
+/* Raises the OwnerDied of -EOWNERDEAD. Returns GLUE_RAISED. */
+int py_lock_raise_died(py_lock *lock, const pshm_death *death);
+
+/* The lock is held and marked: the user's repair, which there is, makes it whole, or it stays marked and is not held. 0, a
+ * code, GLUE_RAISED. */
+int py_lock_run_repair(py_lock *lock, const py_lock_verbs *verbs, void *mutex, const pshm_death *death);
+
+/* An OwnerDied that is not raised yet. */
+PyObject *py_lock_died(py_lock *lock, const pshm_death *death);
+
 int py_lock_traverse(PyObject *self, visitproc visit, void *arg);
 int py_lock_clear(PyObject *self);
+void py_lock_dealloc(PyObject *self);
+
+/* The slots of a lock in an arena, as PY_OBJECT_SLOTS. */
+#define PY_LOCK_SLOTS(doc)                                                                                             \
+    {Py_tp_doc, (void *)(doc)}, {Py_tp_dealloc, py_lock_dealloc}, {Py_tp_traverse, py_lock_traverse},                  \
+        {Py_tp_clear, py_lock_clear}, {Py_tp_repr, py_object_repr}, {Py_tp_methods, methods},                          \
+    {                                                                                                                  \
+        Py_tp_getset, attributes                                                                                       \
+    }
+
+/* py_mutex_task.c: verbs of Mutex for tasks that share a thread. An attempt: 1, 0: another has it, -1 with an exception. */
+int py_mutex_attempt(PyObject *mutex, uint64_t task, bool watched);
+PyObject *py_mutex_try_task(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *py_mutex_recover_task(PyObject *self, PyObject *const *args, Py_ssize_t nargs);
+PyObject *py_mutex_consistent_task(PyObject *self, PyObject *argument);
+PyObject *py_mutex_release_task(PyObject *self, PyObject *argument);
+PyObject *py_mutex_held_by_task(PyObject *self, PyObject *argument);
 
 #endif

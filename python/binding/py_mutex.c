@@ -2,11 +2,10 @@
  *
  * polyshm.Mutex: the protocol of py_lock.h over the mutex of an arena.
  */
-#include "py_arena.h"
 #include "py_lock.h"
 
 typedef struct py_mutex {
-    py_lock lock; /* its `whole` is the arena */
+    py_lock lock;
     pshm_mutex mutex;
 } py_mutex;
 
@@ -47,61 +46,15 @@ static int verb_owner(void *mutex, uint32_t *pid)
     return pshm_mutex_owner(mutex, pid);
 }
 
-static PyObject *verb_address(const py_lock *lock)
-{
-    return py_arena_address((py_arena *)lock->whole);
-}
+static const py_lock_verbs verbs = {verb_try,     verb_acquire, verb_recover, verb_consistent,
+                                    verb_release, verb_locked,  verb_owner,   NULL};
 
-static PyObject *verb_describe(const py_lock *lock)
-{
-    return py_object_describe(&((const py_mutex *)lock)->mutex.object);
-}
-
-static const py_lock_verbs verbs = {verb_try,    verb_acquire, verb_recover, verb_consistent, verb_release,
-                                    verb_locked, verb_owner,   verb_address, verb_describe};
-
-/* ---- life ---- */
-
-const pshm_object *py_mutex_object(PyObject *self)
-{
-    return &((py_mutex *)self)->mutex.object;
-}
+/* ---- the type ---- */
 
 static PyObject *mutex_reduce(PyObject *object, PyObject *unused)
 {
     (void)unused;
-    const py_mutex *self = (py_mutex *)object;
-    return py_object_reduce((py_arena *)self->lock.whole, &self->mutex.object, self->lock.repair);
-}
-
-static PyObject *mutex_repr(PyObject *object)
-{
-    const py_mutex *self = (py_mutex *)object;
-    PyObject *name = py_object_name_of(&self->mutex.object);
-    PyObject *text = name == NULL ? NULL
-                                  : PyUnicode_FromFormat("<polyshm.Mutex %R%s of %R>", name,
-                                                         self->mutex.recursive ? " recursive" : "", self->lock.whole);
-    Py_XDECREF(name);
-    return text;
-}
-
-static void mutex_dealloc(PyObject *object)
-{
-    py_mutex *self = (py_mutex *)object;
-    PyTypeObject *type = Py_TYPE(object);
-    PyObject_GC_UnTrack(object);
-    if (self->lock.mutex != NULL)
-        pshm_mutex_fini(&self->mutex);
-    Py_XDECREF(self->lock.repair);
-    Py_XDECREF(self->lock.whole);
-    type->tp_free(object);
-    Py_DECREF(type);
-}
-
-static PyObject *get_name(PyObject *object, void *unused)
-{
-    (void)unused;
-    return py_object_name_of(&((py_mutex *)object)->mutex.object);
+    return py_object_reduce_with(object, ((py_lock *)object)->repair);
 }
 
 static PyObject *get_recursive(PyObject *object, void *unused)
@@ -111,13 +64,19 @@ static PyObject *get_recursive(PyObject *object, void *unused)
 }
 
 static PyGetSetDef attributes[] = {
-    {"name", get_name, NULL, "Its name in the arena.", NULL},
+    PY_OBJECT_ATTRIBUTES,
     {"recursive", get_recursive, NULL, "May the owner take it again?", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 
 static PyMethodDef methods[] = {
     PY_LOCK_METHODS("Deleted; ValueError once the arena is closed."),
+    PY_OBJECT_POLLFD,
+    {"_try_task", GLUE_METHOD(py_mutex_try_task), METH_FASTCALL, NULL},
+    {"_recover_task", GLUE_METHOD(py_mutex_recover_task), METH_FASTCALL, NULL},
+    {"_consistent_task", py_mutex_consistent_task, METH_O, NULL},
+    {"_release_task", py_mutex_release_task, METH_O, NULL},
+    {"_held_by_task", py_mutex_held_by_task, METH_O, NULL},
     {"__reduce__", mutex_reduce, METH_NOARGS,
      "__reduce__($self, /)\n--\n\nPickles with its arena, and with its repair; refused (Deleted) if another object has "
      "its name by then."},
@@ -125,80 +84,57 @@ static PyMethodDef methods[] = {
 };
 
 static PyType_Slot slots[] = {
-    {Py_tp_doc, "A lock by name that survives the death of whoever holds it.\n\n"
-                "Only the thread that took it may release it. Who waits long is handed it next."},
-    {Py_tp_dealloc, mutex_dealloc},
-    {Py_tp_traverse, py_lock_traverse},
-    {Py_tp_clear, py_lock_clear},
-    {Py_tp_repr, mutex_repr},
-    {Py_tp_methods, methods},
-    {Py_tp_getset, attributes},
+    PY_LOCK_SLOTS("A lock by name that survives the death of whoever holds it.\n\n"
+                  "Only the thread that took it may release it. Who waits long is handed it next."),
     {0, NULL},
 };
 
-static PyType_Spec spec = {"polyshm.Mutex", sizeof(py_mutex), 0, GLUE_FLAGS | Py_TPFLAGS_DISALLOW_INSTANTIATION, slots};
-
-int py_mutex_register(PyObject *module)
-{
-    py_state *state = PyModule_GetState(module);
-    return glue_type(module, &spec, true, &state->mutex_type);
-}
+static PyType_Spec spec = PY_OBJECT_SPEC("Mutex", py_mutex);
 
 /* ---- opening ---- */
 
-typedef struct opening {
-    pshm_mutex *mutex;
-    pshm_arena *arena;
-    const char *name;
-    size_t length;
-    bool create;
-    pshm_recursive recursive;
-} opening;
-
-static int open_step(void *closure, int64_t deadline)
+static int mutex_init(void *handle, pshm_arena *arena, const char *name, size_t length, bool create,
+                      const void *options)
 {
-    (void)deadline;
-    const opening *wanted = closure;
-    bool created;
-    return pshm_mutex_init(wanted->mutex, wanted->arena, wanted->name, wanted->length, wanted->create,
-                           wanted->recursive, &created);
+    const pshm_recursive *recursive = options;
+    return pshm_mutex_init(handle, arena, name, length, create, recursive != NULL ? *recursive : PSHM_RECURSIVE_ANY,
+                           NULL);
 }
 
-static PyObject *make(py_arena *arena, PyObject *name, bool create, pshm_recursive recursive, PyObject *repair)
+PY_OBJECT_FINI(mutex)
+
+static int opened(PyObject *object, PyObject *repair)
 {
-    opening wanted = {.arena = arena->handle, .create = create, .recursive = recursive};
-    if (py_object_name(arena, name, &wanted.name, &wanted.length) < 0)
-        return NULL;
-    PyTypeObject *type = (PyTypeObject *)glue_state((PyObject *)arena)->mutex_type;
-    py_mutex *self = (py_mutex *)type->tp_alloc(type, 0);
-    if (self == NULL)
-        return NULL;
-    wanted.mutex = &self->mutex;
-    int rc = glue_wait(NULL, open_step, &wanted, 0);
-    if (rc != 0) {
-        Py_DECREF(self);
-        return py_arena_raise(arena, rc, "mutex %R", name);
-    }
+    py_mutex *self = (py_mutex *)object;
     self->lock.verbs = &verbs;
     self->lock.mutex = &self->mutex;
-    self->lock.whole = Py_NewRef((PyObject *)arena);
     self->lock.repair = Py_XNewRef(repair);
-    return (PyObject *)self;
+    return 0;
 }
 
-PyObject *py_mutex_open(py_arena *arena, PyObject *name, PyObject *repair)
+static const char *suffix(PyObject *object)
 {
-    return make(arena, name, false, PSHM_RECURSIVE_ANY, repair);
+    return ((py_mutex *)object)->mutex.recursive ? " recursive" : "";
 }
 
-PyObject *py_mutex_of(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+const py_noun py_mutex_noun = {PY_NOUN(mutex), .opened = opened, .suffix = suffix};
+
+const char py_mutex_doc[] =
+    "mutex($self, /, name, recursive=None, repair=None)\n--\n\n"
+    "The Mutex of that name; made where there is none and the arena may be written.\n\n"
+    "recursive is taken from what exists, and False when creating. repair(died) is called with the lock held when "
+    "its\n"
+    "owner has died; if it returns, the lock is clean, if it raises, it stays marked.\n\n"
+    "Errors: ValueError where the name is another noun's, or recursive is another; KeyError where there is none and\n"
+    "the arena is read-only; OSError ENOSPC.";
+
+PyObject *py_mutex_of(PyObject *arena, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     static const glue_signature signature = {"mutex", 1, 3, 3, {"name", "recursive", "repair"}};
-    py_arena *arena = (py_arena *)object;
     PyObject *given[3], *repair;
     pshm_recursive recursive;
     if (glue_args(&signature, args, nargs, kwnames, given) < 0 || py_lock_recursive(given[1], &recursive) < 0 ||
         py_lock_repair(given[2], &repair) < 0)
         return NULL;
-    return make(arena, given[0], !arena->handle->readonly, recursive, repair);
+    return py_object_make(arena, &py_mutex_noun, given[0], &recursive, repair);
 }

@@ -2,7 +2,7 @@
  *
  * polyshm.Participant: a thread that takes part in an arena, as it was when it was listed.
  */
-#include "py_arena.h"
+#include "py_wait.h"
 
 #include <errno.h>
 #include <string.h>
@@ -15,8 +15,9 @@ typedef struct py_participant {
     uint32_t slot, generation, pid, thread;
     pshm_language language;
     bool alive, self;
-    PyObject *holds; /* a tuple of str */
-    PyObject *waits; /* str or None */
+    PyObject *holds;         /* a tuple of str */
+    PyObject *waits;         /* str or None */
+    pshm_notifier *notifier; /* of pollfd(); NULL: nobody has asked */
 } py_participant;
 
 /* ---- waiting ---- */
@@ -29,18 +30,40 @@ static int wait_step(void *closure, int64_t deadline)
 
 static PyObject *participant_wait(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    static const glue_signature signature = {"wait", 0, 1, 1, {"timeout"}};
     py_participant *self = (py_participant *)object;
-    PyObject *given[1];
     int64_t timeout;
-    if (glue_args(&signature, args, nargs, kwnames, given) < 0 || glue_timeout(given[0], false, &timeout) < 0)
+    if (glue_wait_args(args, nargs, kwnames, &timeout) < 0)
         return NULL;
     int rc = glue_wait(NULL, wait_step, self, pshm_deadline(timeout));
     if (rc == 0)
         Py_RETURN_TRUE;
     if (rc == -ETIMEDOUT)
         Py_RETURN_FALSE;
+    return py_participant_raise(object, rc);
+}
+
+PyObject *py_participant_raise(PyObject *object, int rc)
+{
+    const py_participant *self = (py_participant *)object;
     return py_arena_raise(self->arena, rc, "participant %u", self->slot);
+}
+
+pshm_waitable py_participant_waitable(PyObject *object)
+{
+    const py_participant *self = (py_participant *)object;
+    return (pshm_waitable){.arena = self->arena->handle, .slot = self->slot, .generation = self->generation};
+}
+
+static PyObject *participant_pollfd(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    py_participant *self = (py_participant *)object;
+    const pshm_waitable waitable = py_participant_waitable(object);
+    int rc;
+    GLUE_LOCK(object);
+    rc = pshm_notifier_pollfd(&self->notifier, &waitable);
+    GLUE_UNLOCK();
+    return rc >= 0 ? PyLong_FromLong(rc) : py_participant_raise(object, rc);
 }
 
 /* ---- attributes ---- */
@@ -132,6 +155,8 @@ static void participant_dealloc(PyObject *object)
     py_participant *self = (py_participant *)object;
     PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
+    if (self->notifier != NULL)
+        pshm_notifier_close(self->notifier);
     Py_XDECREF(self->arena);
     Py_XDECREF(self->holds);
     Py_XDECREF(self->waits);
@@ -146,6 +171,11 @@ static PyMethodDef methods[] = {
      "timeout seconds;\n"
      "None waits for ever.\n\n"
      "Errors: ValueError once the arena is closed; Lost."},
+    {"pollfd", participant_pollfd, METH_NOARGS,
+     "pollfd($self, /)\n--\n\nA descriptor for an event loop, which becomes readable when it may be gone. Each call "
+     "arms "
+     "it anew,\nonce: then ask wait(0), and if it is not, call it again before you poll. It is closed with this "
+     "object."},
     {NULL, NULL, 0, NULL},
 };
 

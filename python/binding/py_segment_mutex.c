@@ -70,19 +70,14 @@ static int verb_owner(void *mutex, uint32_t *pid)
     return rc;
 }
 
-static PyObject *verb_address(const py_lock *lock)
-{
-    return glue_address(lock->handle);
-}
-
 static PyObject *verb_describe(const py_lock *lock)
 {
     const py_segment_mutex *self = (const py_segment_mutex *)lock;
     return PyUnicode_FromFormat("mutex at offset %llu", (unsigned long long)self->mutex.offset);
 }
 
-static const py_lock_verbs verbs = {verb_try,    verb_acquire, verb_recover, verb_consistent, verb_release,
-                                    verb_locked, verb_owner,   verb_address, verb_describe};
+static const py_lock_verbs verbs = {verb_try,     verb_acquire, verb_recover, verb_consistent,
+                                    verb_release, verb_locked,  verb_owner,   verb_describe};
 
 /* ---- life ---- */
 
@@ -91,7 +86,7 @@ static PyObject *mutex_reduce(PyObject *object, PyObject *unused)
     (void)unused;
     const py_segment_mutex *self = (py_segment_mutex *)object;
     return glue_reduce("reduce_segment_mutex",
-                       Py_BuildValue("(OKOO)", self->lock.whole, (unsigned long long)self->mutex.offset,
+                       Py_BuildValue("(OKOO)", self->lock.head.whole, (unsigned long long)self->mutex.offset,
                                      self->mutex.recursive ? Py_True : Py_False,
                                      self->lock.repair != NULL ? self->lock.repair : Py_None));
 }
@@ -100,20 +95,16 @@ static PyObject *mutex_repr(PyObject *object)
 {
     const py_segment_mutex *self = (py_segment_mutex *)object;
     return PyUnicode_FromFormat("<polyshm.SegmentMutex at offset %llu%s of %R>", (unsigned long long)self->mutex.offset,
-                                self->mutex.recursive ? " recursive" : "", self->lock.whole);
+                                self->mutex.recursive ? " recursive" : "", self->lock.head.whole);
 }
 
 static void mutex_dealloc(PyObject *object)
 {
     py_segment_mutex *self = (py_segment_mutex *)object;
-    PyTypeObject *type = Py_TYPE(object);
     PyObject_GC_UnTrack(object);
     if (self->lock.mutex != NULL)
         pshm_segment_mutex_fini(&self->mutex);
-    Py_XDECREF(self->lock.repair);
-    Py_XDECREF(self->lock.whole);
-    type->tp_free(object);
-    Py_DECREF(type);
+    py_lock_dealloc(object);
 }
 
 static PyMethodDef methods[] = {
@@ -179,7 +170,7 @@ PyObject *py_segment_mutex_of(PyObject *object, PyObject *const *args, Py_ssize_
     self->lock.verbs = &verbs;
     self->lock.mutex = &self->mutex;
     self->lock.handle = segment->handle;
-    self->lock.whole = Py_NewRef(object);
+    self->lock.head.whole = Py_NewRef(object);
     self->lock.repair = Py_XNewRef(repair);
     return (PyObject *)self;
 }

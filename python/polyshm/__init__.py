@@ -3,7 +3,8 @@
 
 A Segment is raw shared memory of any kind that Linux has; an address such as "posix:/demo" names it in every language.
 On it: bytes, slices, views and numpy arrays without a copy; Atomic words; a SegmentMutex that survives `kill -9` of its
-holder; RecordLocks. An Arena is a segment with named objects in it, which survive the same of anybody: Mutex, Counter.
+holder; RecordLocks. An Arena is a segment with named objects in it, which survive the same of anybody: Mutex, RWLock,
+Counter, Condition.
 Nothing but the compiled core is imported here.
 """
 
@@ -12,24 +13,33 @@ from polyshm._core import (
     MUTEX_SIZE,
     Arena,
     Atomic,
+    Barrier,
+    Condition,
     Corrupt,
     Counter,
     Deleted,
     Error,
+    Event,
     Incompatible,
+    Latch,
     Lost,
     Mutex,
+    Once,
     OwnerDied,
     Participant,
+    Permits,
     RecordLock,
+    RWLock,
     Segment,
     SegmentMutex,
+    Semaphore,
     Stat,
     __version__,
     exists,
     list,
     stat,
     unlink,
+    wait,
 )
 
 __all__ = [
@@ -37,22 +47,31 @@ __all__ = [
     "MUTEX_SIZE",
     "Arena",
     "Atomic",
+    "Barrier",
+    "Condition",
     "Corrupt",
     "Counter",
     "Deleted",
     "Error",
+    "Event",
     "Incompatible",
+    "Latch",
     "Lost",
     "Mutex",
+    "Once",
     "OwnerDied",
     "Participant",
+    "Permits",
+    "RWLock",
     "RecordLock",
     "Segment",
     "SegmentMutex",
+    "Semaphore",
     "Stat",
     "__version__",
     "exists",
     "list",
     "stat",
     "unlink",
+    "wait",
 ]

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
-from polyshm._core import Arena, Atomic, Counter, Deleted, Mutex, OwnerDied, RecordLock, Segment, SegmentMutex
+from polyshm._core import Arena, Atomic, Deleted, Mutex, OwnerDied, RecordLock, Segment, SegmentMutex
 
 Options = dict[str, Any]
 Identity = tuple[int, int]
@@ -154,10 +154,11 @@ def _same_arena(arena: Arena, identity: int) -> Arena:
 
 
 def reduce_object(
-    arena: Arena, name: str, serial: int, repair: Repair | None
-) -> tuple[Callable[..., Mutex | Counter], tuple[Arena, str, int, Repair | None]]:
-    return open_object, (arena, name, serial, repair)
+    arena: Arena, name: str, serial: int, beside: Repair | Mutex | None
+) -> tuple[Callable[..., object], tuple[Arena, str, int, Repair | Mutex | None]]:
+    """`beside`: what goes with it: a lock's repair, the mutex of a condition."""
+    return open_object, (arena, name, serial, beside)
 
 
-def open_object(arena: Arena, name: str, serial: int, repair: Repair | None) -> Mutex | Counter:
-    return arena._restore(name, serial, repair)
+def open_object(arena: Arena, name: str, serial: int, beside: Repair | Mutex | None) -> object:
+    return arena._restore(name, serial, beside)

@@ -2,8 +2,16 @@
 #include "helper_owner.h"
 
 #include <signal.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "core/participant.h"
+#include "os/futex.h"
+
+#ifndef SYS_futex_waitv
+#define SYS_futex_waitv 449
+#endif
 
 /* Slices that a proof may take: one of waiting, and one in which the system is asked. */
 #define PROOF 2
@@ -58,6 +66,48 @@ bool helper_until_step(helper_world *world, uint32_t step)
     const struct timespec pause = {0, 500000};
     for (int i = 0; i < 40000; i++) {
         if (__atomic_load_n(&world->stage->step, __ATOMIC_SEQ_CST) >= step)
+            return true;
+        nanosleep(&pause, NULL);
+    }
+    return false;
+}
+
+void helper_until_waits(pshm_arena *arena, const char *name)
+{
+    for (bool found = false; !found;) {
+        pshm_participant *all;
+        size_t count;
+        assert_rc(pshm_arena_list_participants(arena, &all, &count), 0);
+        for (size_t i = 0; i < count; i++)
+            found |= !strcmp(all[i].waits, name);
+        pshm_participants_free(all);
+    }
+}
+
+/* An empty call, which is refused for being one where the kernel knows it. */
+static bool kernel_sleeps_on_many(void)
+{
+    return syscall(SYS_futex_waitv, NULL, 0, 0, NULL, CLOCK_MONOTONIC) >= 0 || (errno != ENOSYS && errno != EPERM);
+}
+
+bool helper_sleeps_on_life(pshm_arena *arena, pid_t pid)
+{
+    const struct timespec pause = {0, 500000};
+    pshm_participant *all;
+    size_t count;
+    uint32_t *beacon = NULL, value;
+    if (!kernel_sleeps_on_many()) {
+        print_message("the kernel cannot sleep on two words: not looked\n");
+        return true;
+    }
+    assert_rc(pshm_arena_list_participants(arena, &all, &count), 0);
+    for (size_t i = 0; i < count; i++)
+        if (all[i].pid == (uint32_t)pid)
+            assert_true(pshm_id_beacon(arena->attachment, pshm_id_of(all[i].slot, all[i].generation), &beacon, &value));
+    pshm_participants_free(all);
+    assert_non_null(beacon);
+    for (int i = 0; i < 2000; i++) {
+        if (pshm_os_futex_wake(beacon, 1) == 1)
             return true;
         nanosleep(&pause, NULL);
     }

@@ -32,6 +32,13 @@ void helper_world_end(helper_world *world);
 void helper_step(helper_world *world, uint32_t step);
 bool helper_until_step(helper_world *world, uint32_t step);
 
+/* Waits until somebody sleeps for the object `name`. */
+void helper_until_waits(pshm_arena *arena, const char *name);
+
+/* Does somebody sleep such that the death of `pid`, a participant, ends that sleep? A wake at its beacon finds one, within a
+ * second. True where the kernel cannot sleep on two words. */
+bool helper_sleeps_on_life(pshm_arena *arena, pid_t pid);
+
 /* Ends by SIGKILL. */
 void helper_kill(pid_t pid);
 

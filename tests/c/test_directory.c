@@ -619,7 +619,8 @@ static void test_tombstones(void **state)
     }
     assert_int_equal(head(arena)->entries[head(arena)->active & 1], PSHM_TABLE_MIN);
     /* Other names each time: the table is cleared now and then, and does not grow. */
-    for (int i = 0; i < times / 10 + 1000; i++) { /* enough to use up three quarters of the entries, wherever they fall */
+    for (int i = 0; i < times / 10 + 1000;
+         i++) { /* enough to use up three quarters of the entries, wherever they fall */
         snprintf(name, sizeof name, "%d", i);
         assert_int_equal(make(arena, name), 1);
         assert_int_equal(delete (arena, name, NULL), 0);

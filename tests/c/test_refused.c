@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: MIT
  *
- * Where a filter of system calls refuses futex_waitv(2), as those of containers do that do not know it: contention,
- * hand-over and owner death go on with a plain futex and a look at the beacon once a slice.
+ * Where a filter of system calls refuses futex_waitv(2) and io_uring_setup(2), as those of containers do that do not know
+ * them: contention, hand-over and owner death go on with a plain futex and a look at the beacon once a slice; who waits for
+ * several things, or watches them, looks at them in turns.
  */
 #include "helper_owner.h"
+
+#include <polyshm/counter.h>
+#include <polyshm/notifier.h>
 
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stddef.h>
 #include <sys/prctl.h>
@@ -21,11 +26,12 @@
 
 static int answer;
 
-/* futex_waitv ends with `answer` from now on. */
+/* futex_waitv and io_uring_setup end with `answer` from now on. */
 static bool refuse(void)
 {
     struct sock_filter program[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_io_uring_setup, 1, 0),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_futex_waitv, 0, 1),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ((uint32_t)answer & SECCOMP_RET_DATA)),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
@@ -112,12 +118,96 @@ static void meet_a_death(helper_world *world)
     helper_expect_death(world, (uint32_t)owner);
 }
 
+/* Each of several counters is raised by the parent, one after the other. */
+#define COUNTERS 5
+
+static pshm_counter counter_of(const helper_world *world, int i)
+{
+    pshm_counter c;
+    const char name[2] = {(char)('a' + i), '\0'};
+    CHECK(pshm_counter_init(&c, world->arena, name, 1, true, NULL) == 0);
+    return c;
+}
+
+static int next_of_many(const pshm_waitable *all)
+{
+    bool ready[COUNTERS];
+    size_t failed;
+    int rc = -EINTR;
+    for (int slices = 0; rc == -EINTR && slices < 200; slices++)
+        rc = pshm_wait(all, COUNTERS, PSHM_FOREVER, ready, &failed);
+    CHECK(rc == 1);
+    for (int i = 0; i < COUNTERS; i++)
+        if (ready[i])
+            return i;
+    return -1;
+}
+
+static int next_told(pshm_notifier *n)
+{
+    uint64_t token;
+    for (int i = 0; i < 200; i++) {
+        struct pollfd poller = {pshm_notifier_fd(n), POLLIN, 0};
+        CHECK(poll(&poller, 1, 20000) == 1);
+        int rc = pshm_notifier_take(n, &token, 1);
+        CHECK(rc >= 0);
+        if (rc)
+            return (int)token;
+    }
+    return -1;
+}
+
+static int wait_for_many(void *context)
+{
+    helper_world *world = context;
+    pshm_counter counters[COUNTERS];
+    pshm_waitable all[COUNTERS];
+    pshm_notifier *n;
+    if (!refuse())
+        return NOT_HERE;
+    for (int i = 0; i < COUNTERS; i++) {
+        counters[i] = counter_of(world, i);
+        all[i] = (pshm_waitable){.object = &counters[i].object, .least = 1};
+    }
+    for (int i = 0; i < COUNTERS; i++) {
+        helper_step(world, (uint32_t)i + 1);
+        CHECK(next_of_many(all) == i);
+        CHECK(pshm_counter_store(&counters[i], 0) == 0);
+    }
+    CHECK(pshm_notifier_open(&n) == 0);
+    for (int i = 0; i < COUNTERS; i++)
+        CHECK(pshm_notifier_add(n, &all[i], (uint64_t)i) == 0);
+    for (int i = 0; i < COUNTERS; i++) {
+        helper_step(world, (uint32_t)(COUNTERS + i) + 1);
+        CHECK(next_told(n) == i);
+    }
+    pshm_notifier_close(n);
+    for (int i = 0; i < COUNTERS; i++)
+        pshm_counter_fini(&counters[i]);
+    return 0;
+}
+
+static void raise_in_turn(helper_world *world)
+{
+    helper_step(world, 0);
+    pid_t waiter = helper_fork(wait_for_many, world);
+    for (int i = 0; i < 2 * COUNTERS; i++) {
+        pshm_counter c = counter_of(world, i % COUNTERS);
+        assert_true(helper_until_step(world, (uint32_t)i + 1));
+        usleep(3000);
+        assert_rc(pshm_counter_store(&c, 1), 0);
+        pshm_counter_fini(&c);
+    }
+    assert_int_equal(helper_wait(waiter), 0);
+}
+
 static void test_without(int code)
 {
     helper_world world = helper_world_open("posix");
     answer = code;
     contend(&world);
     meet_a_death(&world);
+    raise_in_turn(&world);
     helper_expect_clean(world.arena);
     helper_world_end(&world);
 }

@@ -41,6 +41,13 @@ void *crash_share(size_t size)
     return memory;
 }
 
+unsigned crash_deadline(void)
+{
+    const char *text = getenv("POLYSHM_PATIENCE");
+    unsigned long patience = text ? strtoul(text, NULL, 10) : 1;
+    return crash_deadline_ms * (unsigned)(patience < 1 ? 1 : patience > 100 ? 100 : patience);
+}
+
 #define MESSAGE_SIZE 512
 
 void crash_init(char **argv)
@@ -118,7 +125,7 @@ void crash_wait_asleep(pid_t pid)
 static void expect_end(pid_t pid, const char *who)
 {
     int status = 0;
-    pid_t got = crash_wait(pid, &status, crash_deadline_ms);
+    pid_t got = crash_wait(pid, &status, crash_deadline());
     if (got != pid) {
         char state = crash_process_state(pid);
         kill(pid, SIGKILL);

@@ -76,6 +76,8 @@ typedef struct crash_row {
 
 /* How long survivors and helpers may take, each. 2,000 unless set. */
 extern unsigned crash_deadline_ms;
+/* The same times what POLYSHM_PATIENCE says, where other suites run beside. */
+unsigned crash_deadline(void);
 /* A run ends after so many failures. 5 unless set. */
 extern unsigned crash_failures_max;
 /* Failures are counted and not printed: for what is broken on purpose. */

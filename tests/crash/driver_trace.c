@@ -299,7 +299,7 @@ static bool poke(const crash_traced *t, uintptr_t pc, uint64_t byte, uint64_t *b
 static bool run_to_breakpoint(crash_traced *t)
 {
     int status;
-    if (ptrace(PTRACE_CONT, t->pid, NULL, NULL) || crash_wait(t->pid, &status, crash_deadline_ms) != t->pid)
+    if (ptrace(PTRACE_CONT, t->pid, NULL, NULL) || crash_wait(t->pid, &status, crash_deadline()) != t->pid)
         return false;
     if (!WIFSTOPPED(status)) {
         t->pid = 0;
@@ -352,7 +352,7 @@ int crash_trace_subject(crash_traced *t, const crash_case *c, int (*subject)(voi
     if (t->pid < 0)
         return crash_fail("fork: %s", strerror(errno)), -1;
     int status = 0;
-    if (crash_wait(t->pid, &status, crash_deadline_ms) != t->pid || !WIFSTOPPED(status)) {
+    if (crash_wait(t->pid, &status, crash_deadline()) != t->pid || !WIFSTOPPED(status)) {
         if (WIFEXITED(status) || WIFSIGNALED(status))
             t->pid = 0;
         return crash_fail("never came to the operation"), -1; /* unless the subject has said why */
@@ -395,7 +395,7 @@ void crash_trace_kill(crash_traced *t)
 int crash_trace_resume(crash_traced *t, void (*prod)(void *context), void *context)
 {
     int status = 0;
-    int64_t end = now_ms() + crash_deadline_ms;
+    int64_t end = now_ms() + crash_deadline();
     if (t->under_way)
         finish_step(t, false);
     if (t->pid <= 0 || ptrace(PTRACE_DETACH, t->pid, NULL, NULL))

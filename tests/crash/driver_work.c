@@ -254,7 +254,7 @@ const crash_case *crash_work_case(const crash_work *w, size_t size, unsigned par
     unblock(NULL);
     crash_await_helpers();
     pid_t pid = crash_fork(rehearse, NULL);
-    if (crash_wait(pid, &status, 10 * crash_deadline_ms) != pid || rc || status) {
+    if (crash_wait(pid, &status, 10 * crash_deadline()) != pid || rc || status) {
         fprintf(stderr, "%s: %s\n", w->name, rc ? pshm_error_text(rc) : crash_message());
         exit(2);
     }

@@ -54,6 +54,16 @@ class Soak:
             self.arena.mutex(f"lock{i}")
             self.arena.alloc_into(self.arena.root(i), 16 + 8 * NESTED)
             self.places.append(self.place_in_root(i))
+        # What the workers in Python and Lua use besides.
+        self.arena.rwlock("rw")
+        self.arena.counter("left")
+        self.arena.counter("right")
+        self.arena.permits("pool", 3)
+        self.arena.barrier("barrier", 3, "shrink")
+        self.arena.condition("changed", self.arena.mutex("changes"))
+        self.arena.semaphore("places", 2)
+        self.arena.event("event", auto=True)
+        self.objects = len(self.arena)
         self.start = self.arena.stats()["used"]
         self.errors: list[IO[bytes]] = [tempfile.TemporaryFile() for _ in WORKERS]
         self.running: list[subprocess.Popen[bytes]] = [self.spawn(i) for i in range(len(WORKERS))]
@@ -135,7 +145,8 @@ class Soak:
             arena.free_from(arena.root(i))
         arena.counter("last")
         arena.delete("last")
-        if len(arena) != LOCKS + COUNTERS:
+        self.expect_locks()
+        if len(arena) != self.objects:
             raise Wrong(f"objects are left: {list(arena)}")
         if (leaked := arena.stats()["used"] - self.start) not in GROWTH:
             raise Wrong(f"{leaked} bytes are leaked")
@@ -145,6 +156,24 @@ class Soak:
             raise Wrong(f"still taking part: {ghosts}")
         if missing := {"c", "python", "lua"} - self.languages:
             raise Wrong(f"nobody was seen who runs {missing}")
+
+    def expect_locks(self) -> None:
+        """Everybody else is dead: every lock is to be had, and holds what it promises."""
+        arena = self.arena
+        with arena.rwlock("rw").write.recover(timeout=STALL) as died:
+            left, right = arena["left"].load(), arena["right"].load()
+            if left != right and not died:
+                raise Wrong(f"the sides of rw differ, {left} and {right}, and no death is told")
+        pool = arena.permits("pool")
+        if not pool.acquire(3, STALL):
+            raise Wrong(f"{pool.available()} permits of 3 came back")
+        pool.release(3)
+        barrier = arena.barrier("barrier")
+        barrier.reset()
+        barrier.join()
+        barrier.leave()
+        with arena["changes"].recover(timeout=STALL):
+            arena["changed"].notify_all()
 
     def run(self, seconds: float) -> None:
         end = time.monotonic() + seconds

@@ -13,12 +13,17 @@ math.randomseed(seed)
 local random = math.random
 
 local arena, locks, counters
+local rw, pool, barrier, left, right, changed, changes, seats, event
 
 local function open()
   arena = assert(polyshm.arena(address))
   locks, counters = {}, {}
   for i = 1, #places do locks[i] = arena:mutex("lock" .. i - 1) end
   for i = 1, 2 do counters[i] = arena:counter("counter" .. i - 1) end
+  rw, pool, barrier = arena:rwlock("rw"), arena:permits("pool"), arena:barrier("barrier")
+  left, right = arena:counter("left"), arena:counter("right")
+  changed, changes = arena:condition("changed"), arena:mutex("changes")
+  seats, event = arena:semaphore("places"), arena:event("event")
 end
 
 -- Whoever is told dead is, or is at its end this moment.
@@ -98,6 +103,65 @@ local function use_counter()
   if random() < 0.1 then counter:wait(now + 1, 0.002) end
 end
 
+-- Calls it; a death that it is told must be one.
+local function told(body)
+  local done, problem = pcall(body)
+  if done then return end
+  assert(type(problem) == "table" and problem.code == "EOWNERDEAD", tostring(problem))
+  assert(not problem.pid or is_gone(problem.pid), "told the death of one who lives")
+end
+
+local function use_rwlock()
+  if random() < 0.7 then
+    told(function()
+      local held <close> = rw.read:guard() -- luacheck: ignore held
+      assert(left:load() == right:load(), "a reader sees a writer at work")
+    end)
+    return
+  end
+  local held <close>, died = rw.write:recover() -- luacheck: ignore held
+  if died then right:store(left:load()) end
+  local value = left:load()
+  assert(right:load() == value, "a writer sees another at work")
+  left:store(value + 1)
+  right:store(value + 1)
+end
+
+local function use_permits()
+  local n = random(3)
+  if pool:acquire(n, 0.01) then
+    assert(pool:held() == n)
+    pool:release(n)
+  end
+end
+
+local function use_barrier()
+  local done, problem = pcall(barrier.wait, barrier, 0.002)
+  if type(problem) == "table" and problem.code == "EBROKEN" then
+    barrier:reset()
+  else
+    assert(done or tostring(problem):find "parties", tostring(problem))
+  end
+  barrier:leave()
+end
+
+local function use_condition()
+  told(function()
+    local held <close> = changes:recover() -- luacheck: ignore held
+    if random() < 0.5 then changed:notify(2) else changed:wait(0.005) end
+  end)
+end
+
+local function use_words()
+  if random() < 0.5 then
+    seats:acquire(0.002)
+    seats:release() -- or in place of one who died with it
+  else
+    event:set()
+    event:wait(0.002)
+  end
+end
+
 local function use_name()
   local name, way = "name" .. random(0, NAMES - 1), random(4)
   local done, problem = pcall(function()
@@ -135,7 +199,7 @@ local function look()
   end
   assert(selves <= 1)
   for _ in pairs(arena) do names = names + 1 end
-  assert(names >= #places + 2)
+  assert(names >= #places + 11)
   if random() < 0.2 then
     arena:close()
     open()
@@ -143,7 +207,8 @@ local function look()
 end
 
 local ways = {
-  use_lock, use_lock, use_lock, use_lock, use_counter, use_name, use_name, use_root, use_root, look,
+  use_lock, use_lock, use_lock, use_lock, use_rwlock, use_permits, use_barrier, use_condition, use_words,
+  use_counter, use_name, use_name, use_root, use_root, look,
 }
 local turns = assert(polyshm.segment(log))
 local at = number * 8

@@ -55,6 +55,14 @@ class Worker:
         self.arena = polyshm.Arena(address)
         self.locks = [self.arena.mutex(f"lock{i}") for i in range(len(places))]
         self.counters = [self.arena.counter(f"counter{i}") for i in range(2)]
+        self.rw, self.pool, self.barrier = (
+            self.arena.rwlock("rw"),
+            self.arena.permits("pool"),
+            self.arena.barrier("barrier"),
+        )
+        self.left, self.right = self.arena.counter("left"), self.arena.counter("right")
+        self.changed, self.changes = self.arena.condition("changed"), self.arena.mutex("changes")
+        self.places, self.event = self.arena.semaphore("places"), self.arena.event("event")
 
     def repair(self, place: int) -> None:
         for i in range(NESTED):
@@ -110,6 +118,58 @@ class Worker:
         if self.random.random() < 0.1:
             counter.wait(now + 1, timeout=0.002)
 
+    def use_rwlock(self) -> None:
+        if self.random.random() < 0.7:
+            try:
+                with self.rw.read:
+                    assert self.left.load() == self.right.load()
+            except polyshm.OwnerDied as error:
+                expect(error.pid is None or is_gone(error.pid), error)
+            return
+        with self.rw.write.recover() as died:
+            if died:
+                self.right.store(self.left.load())
+            value = self.left.load()
+            assert self.right.load() == value
+            self.left.store(value + 1)
+            self.right.store(value + 1)
+
+    def use_permits(self) -> None:
+        n = self.random.randrange(1, 4)
+        if self.pool.acquire(n, 0.01):
+            assert self.pool.held() == n
+            self.pool.release(n)
+
+    def use_barrier(self) -> None:
+        try:
+            index = self.barrier.wait(0.002)
+            assert 0 <= index < 3
+        except threading.BrokenBarrierError:
+            self.barrier.reset()
+        except RuntimeError as error:
+            expect("parties" in str(error), error)
+        self.barrier.leave()
+
+    def use_condition(self) -> None:
+        try:
+            with self.changes.recover():
+                if self.random.random() < 0.5:
+                    self.changed.notify(2)
+                else:
+                    self.changed.wait(0.005)
+        except polyshm.OwnerDied as error:
+            expect(error.pid is None or is_gone(error.pid), error)
+
+    def use_words(self) -> None:
+        if self.random.random() < 0.5:
+            if self.places.acquire(timeout=0.002):
+                self.places.release()
+            else:
+                self.places.release()  # in place of one who died with it
+        else:
+            self.event.set()
+            self.event.wait(0.002)
+
     def use_name(self) -> None:
         name = f"name{self.random.randrange(NAMES)}"
         way = self.random.randrange(4)
@@ -144,13 +204,14 @@ class Worker:
 
     def look(self) -> None:
         assert sum(one.self for one in self.arena.participants()) <= 1
-        assert len(list(self.arena)) >= len(places) + 2
+        assert len(list(self.arena)) >= len(places) + 11
         if self.random.random() < 0.2:
             self.open()
 
     def turn(self) -> None:
         self.random.choice(
             [self.use_lock] * 4
+            + [self.use_rwlock, self.use_permits, self.use_barrier, self.use_condition, self.use_words]
             + [self.use_counter, self.use_name, self.use_name, self.use_root, self.use_root, self.look]
         )()
 

@@ -22,6 +22,11 @@ PROGRAMS = {
     "lua": ["lua5.4", str(HERE / "peer.lua")],
 }
 PAIRS = [(writer, reader) for writer in LANGUAGES for reader in LANGUAGES]
+if "POLYSHM_PAIRS" in os.environ:
+    # "c-python lua-lua": these alone, where it is not about whether two languages agree.
+    PAIRS = [
+        (writer, reader) for writer, reader in PAIRS if f"{writer}-{reader}" in os.environ["POLYSHM_PAIRS"].split()
+    ]
 FOREVER = "-"
 
 

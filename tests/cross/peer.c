@@ -33,7 +33,7 @@ void peer_say(const char *format, ...)
     replied += (size_t)length;
 }
 
-static peer_thing *look_up(const char *name)
+peer_thing *peer_look_up(const char *name)
 {
     for (int i = 0; i < THINGS; i++)
         if (things[i].kind != PEER_FREE && !strcmp(things[i].name, name))
@@ -43,7 +43,7 @@ static peer_thing *look_up(const char *name)
 
 peer_thing *peer_find(const char *name, peer_kind kind)
 {
-    peer_thing *thing = look_up(name);
+    peer_thing *thing = peer_look_up(name);
     if (!thing || thing->kind != kind) {
         fprintf(stderr, "peer: no such object: %s\n", name);
         exit(3);
@@ -53,7 +53,7 @@ peer_thing *peer_find(const char *name, peer_kind kind)
 
 peer_thing *peer_find_lock(const char *name)
 {
-    peer_thing *thing = look_up(name);
+    peer_thing *thing = peer_look_up(name);
     bool is_lock = thing && (thing->kind == PEER_RECORD || thing->kind == PEER_NAMED);
     return is_lock ? thing : peer_find(name, PEER_MUTEX);
 }
@@ -71,6 +71,12 @@ static void drop(peer_thing *thing)
         pshm_mutex_fini(&thing->named);
     } else if (thing->kind == PEER_COUNTER) {
         pshm_counter_fini(&thing->counter);
+    } else if (thing->kind == PEER_CONDITION) {
+        pshm_condition_fini(&thing->condition);
+    } else if (thing->kind == PEER_RWLOCK) {
+        pshm_rwlock_fini(&thing->rwlock);
+    } else if (thing->kind == PEER_PLAIN) {
+        pshm_latch_fini(&thing->latch); /* all of them end alike */
     } else if (thing->kind == PEER_ARENA) {
         pshm_arena_close(thing->arena);
         pshm_arena_release(thing->arena);
@@ -80,7 +86,7 @@ static void drop(peer_thing *thing)
 
 peer_thing *peer_make(const char *name, peer_kind kind)
 {
-    peer_thing *thing = look_up(name);
+    peer_thing *thing = peer_look_up(name);
     if (thing)
         drop(thing);
     for (int i = 0; i < THINGS; i++) {
@@ -213,7 +219,9 @@ static const peer_command process_commands[] = {
 static const peer_command *find_command(const char *name)
 {
     const peer_command *tables[] = {process_commands,   peer_segment_commands, peer_word_commands,
-                                    peer_lock_commands, peer_arena_commands,   peer_heap_commands};
+                                    peer_lock_commands, peer_arena_commands,   peer_heap_commands,
+                                    peer_wait_commands, peer_rwlock_commands,  peer_condition_commands,
+                                    peer_plain_commands};
     for (size_t i = 0; i < sizeof tables / sizeof *tables; i++)
         for (const peer_command *command = tables[i]; command->name; command++)
             if (!strcmp(command->name, name))

@@ -8,12 +8,20 @@
 #include <stdint.h>
 
 #include <polyshm/atomic.h>
+#include <polyshm/barrier.h>
+#include <polyshm/condition.h>
 #include <polyshm/counter.h>
 #include <polyshm/element.h>
+#include <polyshm/event.h>
+#include <polyshm/latch.h>
 #include <polyshm/mutex.h>
+#include <polyshm/once.h>
 #include <polyshm/participant.h>
+#include <polyshm/permits.h>
 #include <polyshm/record_lock.h>
+#include <polyshm/rwlock.h>
 #include <polyshm/segment.h>
+#include <polyshm/semaphore.h>
 
 /* Codes of the peer's own: it has said who died; a wrong command; the repair function failed. */
 enum { PEER_TOLD = 1, PEER_MISTAKE, PEER_NOT_REPAIRED };
@@ -27,7 +35,10 @@ typedef enum peer_kind {
     PEER_ARENA,
     PEER_NAMED, /* a mutex of an arena */
     PEER_COUNTER,
-    PEER_PARTICIPANT
+    PEER_PARTICIPANT,
+    PEER_RWLOCK,
+    PEER_CONDITION,
+    PEER_PLAIN /* of peer_plain.c: `noun` says which */
 } peer_kind;
 
 /* An object that the test gave a name. */
@@ -44,6 +55,18 @@ typedef struct peer_thing {
     pshm_arena *arena;
     pshm_mutex named;
     pshm_counter counter;
+    pshm_condition condition;
+    pshm_rwlock rwlock;
+    char noun[16];
+    union {
+        pshm_object object;
+        pshm_semaphore semaphore;
+        pshm_event event;
+        pshm_latch latch;
+        pshm_permits permits;
+        pshm_once once;
+        pshm_barrier barrier;
+    };
     uint32_t slot, generation;
 } peer_thing;
 
@@ -60,13 +83,17 @@ typedef struct peer_command {
 } peer_command;
 
 extern const peer_command peer_segment_commands[], peer_word_commands[], peer_lock_commands[], peer_arena_commands[],
-    peer_heap_commands[];
+    peer_heap_commands[], peer_wait_commands[], peer_rwlock_commands[], peer_condition_commands[],
+    peer_plain_commands[];
 
 /* The object of that name; a mistake in the test ends the peer. peer_make makes one, in place of any other. */
 peer_thing *peer_find(const char *name, peer_kind kind);
 /* The lock of any kind. */
 peer_thing *peer_find_lock(const char *name);
 peer_thing *peer_make(const char *name, peer_kind kind);
+
+/* Any object, or NULL. */
+peer_thing *peer_look_up(const char *name);
 
 /* Adds a word to the answer. */
 void peer_say(const char *format, ...) __attribute__((format(printf, 1, 2)));

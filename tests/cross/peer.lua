@@ -251,7 +251,9 @@ function commands.names(name)
   return table.unpack(words)
 end
 
-local NOUNS = { ["polyshm.mutex"] = "mutex", ["polyshm.counter"] = "counter" }
+local NOUNS = { ["polyshm.mutex"] = "mutex", ["polyshm.counter"] = "counter", ["polyshm.rwlock"] = "rwlock",
+  ["polyshm.condition"] = "condition", ["polyshm.semaphore"] = "semaphore", ["polyshm.permits"] = "permits",
+  ["polyshm.event"] = "event", ["polyshm.barrier"] = "barrier", ["polyshm.once"] = "once", ["polyshm.latch"] = "latch" }
 
 function commands.has(name, key) return flag(things[name]:has(key)) end
 function commands.kind(name, key) return NOUNS[getmetatable(check(things[name]:open(key))).__name] end
@@ -276,6 +278,65 @@ function commands.amutex(name, arena, key, ...)
 end
 
 function commands.counter(name, arena, key) things[name] = things[arena]:counter(key) end
+
+function commands.plain(name, arena, kind, key, parameter)
+  local value, rest
+  if parameter == "-" then
+    value = nil
+  elseif kind == "event" then
+    value = { auto = true }
+  elseif parameter:match("s$") then
+    value, rest = math.tointeger(parameter:sub(1, -2)), { on_death = "shrink" }
+  else
+    value = math.tointeger(parameter)
+  end
+  things[name] = things[arena][kind](things[arena], key, value, rest)
+end
+function commands.act(name, verb, n, timeout)
+  local thing, limit = things[name], seconds(timeout)
+  local number = n ~= "-" and math.tointeger(n) or nil
+  local ok, result
+  if verb == "run" then
+    ok, result = pcall(thing.run, thing, function() things[n]:add() end)
+  elseif getmetatable(thing).__name == "polyshm.permits" and verb == "acquire" then
+    ok, result = pcall(thing.acquire, thing, number, limit)
+  elseif verb == "acquire" or verb == "wait" then
+    ok, result = pcall(thing[verb], thing, limit)
+  else
+    ok, result = pcall(thing[verb], thing, number)
+  end
+  if not ok and type(result) == "table" and result.code == "EBROKEN" then return "broken" end
+  if not ok then error(result, 0) end
+  if type(result) == "boolean" then return flag(result) end
+  if result ~= nil then return result end
+end
+
+function commands.rwlock(name, arena, key) things[name] = things[arena]:rwlock(key) end
+function commands.rtake(name, side, timeout)
+  return flag(things[name][side]:acquire(timeout == "try" and 0 or seconds(timeout)))
+end
+function commands.rgive(name, side) things[name][side]:release() end
+function commands.rdown(name) things[name]:downgrade() end
+function commands.rlocked(name)
+  local rw = things[name]
+  return flag(rw.read:locked()), flag(rw.write:locked()), rw.write:owner() or 0
+end
+function commands.rmend(name, side)
+  local held <close>, died = things[name][side]:recover() -- luacheck: ignore held
+  return died and died.pid or 0
+end
+function commands.rloop(name, counter, count)
+  local rw, number = things[name], things[counter]
+  for i = 0, math.tointeger(count) - 1 do
+    local held <close> = (i % 3 == 0 and rw.write or rw.read):guard() -- luacheck: ignore held
+    local before = number:load()
+    if i % 3 == 0 then
+      number:store(before + 1)
+      rw:downgrade()
+    end
+    assert(number:load() == before + (i % 3 == 0 and 1 or 0), "somebody writes while another reads")
+  end
+end
 
 commands.count = commands.op
 commands.countloop = commands.addloop
@@ -303,6 +364,30 @@ function commands.bump(name, counter, count, how)
       number:store(number:load() + 1)
       lock:release()
     end
+  end
+end
+
+function commands.condition(name, arena, key, mutex)
+  things[name] = things[arena]:condition(key, things[mutex])
+end
+
+commands["await"] = function(name, timeout)
+  local held <close> = things[name]:guard() -- luacheck: ignore held
+  return flag(things[name]:wait(seconds(timeout)))
+end
+
+function commands.tell(name, count)
+  local held <close> = things[name]:guard() -- luacheck: ignore held
+  if count == "all" then things[name]:notify_all() else things[name]:notify(math.tointeger(count)) end
+end
+
+function commands.volley(name, counter, first, count)
+  local condition, turn = things[name], things[counter]
+  for i = 0, count - 1 do
+    local held <close> = condition:guard() -- luacheck: ignore held
+    condition:wait_for(function() return turn:load() == 2 * i + math.tointeger(first) end)
+    turn:add()
+    condition:notify()
   end
 end
 
@@ -376,6 +461,40 @@ function commands.watch(name, arena, pid)
 end
 
 function commands.gone(name, timeout) return flag(things[name]:wait(seconds(timeout))) end
+
+local function waitable(text)
+  local name, least = text:match("^([^:]+):?(.*)$")
+  if least == "" then return things[name] end
+  return { things[name], math.tointeger(least) }
+end
+
+function commands.any(timeout, ...)
+  local names, all, found = { ... }, {}, {}
+  for i, name in ipairs(names) do
+    all[i] = waitable(name)
+  end
+  local ready = {}
+  for _, thing in ipairs(polyshm.wait(all, seconds(timeout))) do
+    ready[thing] = true
+  end
+  for i, name in ipairs(names) do
+    if ready[all[i]] then found[#found + 1] = name end
+  end
+  return table.unpack(found)
+end
+
+function commands.polled(name)
+  local thing = waitable(name)
+  local object, least = thing, nil
+  if type(thing) == "table" then
+    object, least = thing[1], thing[2]
+  end
+  while true do
+    local fd = object:pollfd(least)
+    if #polyshm.wait({ thing }, 0) > 0 then return end
+    helper.readable(fd, 20)
+  end
+end
 
 function commands.pid() return helper.getpid() end
 

@@ -39,12 +39,26 @@ gives.
   counter C A NAME                    then
   count C VERB [VALUE...] / atleast C VALUE TIMEOUT / countloop C COUNT / turns C FIRST COUNT
   bump L C COUNT HOW                  COUNT times: lock, load, store that plus one, unlock
+  rwlock R A NAME                     a read-write lock; SIDE is "read" or "write"; then
+  rtake R SIDE TIMEOUT / rgive R SIDE / rdown R
+  rlocked R                           is it read, is it written, by which pid or 0
+  rmend R SIDE                        recovers, says that all is well, releases: the pid of the dead or 0
+  rloop R C COUNT                     COUNT times: every third adds to the counter and downgrades, the others look at it
+  condition D A NAME L                a condition with the mutex L, "-" for its own; then
+  await D TIMEOUT                     locks, waits, unlocks: was it notified
+  tell D COUNT                        locks, notifies, unlocks; "all" for everybody
+  volley D C FIRST COUNT              COUNT turns of two players, who wait for the counter to be theirs
+  plain X A KIND NAME PARAMETER       a semaphore, event ("auto"), latch, permits, once or barrier ("2"; "2s" shrinks),
+                                      "-" for what it has; then
+  act X VERB N TIMEOUT                -> what the verb gives; N is a number, "-", or the counter that a once adds to
   trip L COUNT                        COUNT times: lock and unlock
   create A PREFIX COUNT / deleteall A PREFIX COUNT                   of counters; what others did before is passed over
   root A INDEX / alloc A PLACE SIZE / free A PLACE / blocksize A PLACE / peek A PLACE SIZE / poke A PLACE BYTES
   heaploop A INDEX COUNT              COUNT times: a block of some size in root INDEX, written, read, freed
   crowd A                             -> slot;generation;pid;thread;language;alive;self;holds;waits..., "-" for none
   watch P A PID / gone P TIMEOUT      P is the participant of that process
+  any TIMEOUT THING...                -> those of C, L and P that are ready; C:LEAST for another value than 1
+  polled THING                        by its descriptor, until it is ready
   pid / reset / fork IN OUT / start IN OUT PROGRAM... / reap PID / exit / die
 """
 
@@ -53,10 +67,12 @@ from __future__ import annotations
 import errno
 import gc
 import os
+import select
 import signal
 import struct
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 
 import polyshm
@@ -387,6 +403,73 @@ def cmd_turns(name: str, first: str, count: str):
         counter.add(1)
 
 
+def cmd_plain(name: str, arena: str, kind: str, key: str, parameter: str):
+    make = getattr(things[arena], kind)
+    if parameter == "-":
+        things[name] = make(key)
+    elif kind == "event":
+        things[name] = make(key, auto=True)
+    elif kind == "barrier" and parameter.endswith("s"):
+        things[name] = make(key, int(parameter[:-1]), "shrink")
+    else:
+        things[name] = make(key, int(parameter))
+
+
+def cmd_act(name: str, verb: str, n: str, timeout: str):
+    thing = things[name]
+    limit = {} if verb not in ("acquire", "wait") else {"timeout": None if timeout == "-" else float(timeout)}
+    if verb in ("n_waiting", "broken"):
+        return (int(getattr(thing, verb)),)
+    if verb == "run":
+        return (flag(thing.run(things[n].add)),)
+    try:
+        result = getattr(thing, verb)(*([] if n == "-" else [int(n)]), **limit)
+    except threading.BrokenBarrierError:
+        return ("broken",)
+    return () if result is None else (int(result),)
+
+
+def cmd_rwlock(name: str, arena: str, key: str):
+    things[name] = things[arena].rwlock(key)
+
+
+def cmd_rtake(name: str, side: str, timeout: str):
+    lock = getattr(things[name], side)
+    if timeout == "try":
+        return (flag(lock.acquire(False)),)
+    return (flag(lock.acquire(timeout=None if timeout == "-" else float(timeout))),)
+
+
+def cmd_rgive(name: str, side: str):
+    getattr(things[name], side).release()
+
+
+def cmd_rdown(name: str):
+    things[name].downgrade()
+
+
+def cmd_rlocked(name: str):
+    rw = things[name]
+    return flag(rw.read.locked()), flag(rw.write.locked()), rw.write.owner() or 0
+
+
+def cmd_rmend(name: str, side: str):
+    with getattr(things[name], side).recover() as died:
+        return (0 if died is None else died.pid,)
+
+
+def cmd_rloop(name: str, counter: str, count: str):
+    rw, number = things[name], things[counter]
+    for i in range(int(count)):
+        with rw.read if i % 3 else rw.write:
+            before = number.load()
+            if i % 3 == 0:
+                number.store(before + 1)
+                rw.downgrade()
+            if number.load() != before + (i % 3 == 0):
+                raise AssertionError("somebody writes while another reads")
+
+
 def cmd_bump(name: str, counter: str, count: str, how: str):
     lock, number = things[name], things[counter]
     for _ in range(int(count)):
@@ -397,6 +480,33 @@ def cmd_bump(name: str, counter: str, count: str, how: str):
             lock.acquire()
             number.store(number.load() + 1)
             lock.release()
+
+
+def cmd_condition(name: str, arena: str, key: str, mutex: str):
+    things[name] = things[arena].condition(key, None if mutex == "-" else things[mutex])
+
+
+def cmd_await(name: str, timeout: str):
+    with things[name] as condition:
+        assert condition is True
+        return (flag(things[name].wait(None if timeout == "-" else float(timeout))),)
+
+
+def cmd_tell(name: str, count: str):
+    with things[name]:
+        if count == "all":
+            things[name].notify_all()
+        else:
+            things[name].notify(int(count))
+
+
+def cmd_volley(name: str, counter: str, first: str, count: str):
+    condition, turn = things[name], things[counter]
+    for i in range(int(count)):
+        with condition:
+            condition.wait_for(lambda mine=2 * i + int(first): turn.load() == mine)
+            turn.add()
+            condition.notify()
 
 
 def cmd_trip(name: str, count: str):
@@ -479,6 +589,28 @@ def cmd_watch(name: str, arena: str, pid: str):
 
 def cmd_gone(name: str, timeout: str):
     return (flag(things[name].wait(None if timeout == "-" else float(timeout))),)
+
+
+def waitable(text: str):
+    name, _, least = text.partition(":")
+    return (things[name], int(least)) if least else things[name]
+
+
+def cmd_any(timeout: str, *names: str):
+    all_of_them = [waitable(name) for name in names]
+    ready = polyshm.wait(all_of_them, None if timeout == "-" else float(timeout))
+    return tuple(name for name, thing in zip(names, all_of_them, strict=True) if thing in ready)
+
+
+def cmd_polled(name: str):
+    thing = waitable(name)
+    while True:
+        poller = select.poll()
+        fd = thing[0].pollfd(thing[1]) if isinstance(thing, tuple) else thing.pollfd()
+        if polyshm.wait([thing], 0):
+            return
+        poller.register(fd, select.POLLIN)
+        poller.poll(20000)
 
 
 def cmd_pid():

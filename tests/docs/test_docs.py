@@ -270,6 +270,7 @@ RAISED = {
     "LOST": "``Lost``",
     "DELETED": "``Deleted``",
     "KEY": "``KeyError``",
+    "BROKEN": "``BrokenBarrierError``",
     "INCOMPATIBLE": "``Incompatible``",
     "CORRUPT": "``Corrupt``",
 }

@@ -7,9 +7,12 @@
 
 #include <polyshm/arena.h>
 #include <polyshm/counter.h>
+#include <polyshm/event.h>
 #include <polyshm/heap.h>
+#include <polyshm/latch.h>
 #include <polyshm/mutex.h>
 #include <polyshm/participant.h>
+#include <polyshm/semaphore.h>
 
 #define FUZZ_THREADS 3
 
@@ -42,12 +45,28 @@ typedef struct fuzz_user {
 #define FUZZ_HANDLES 6
     pshm_mutex mutex[FUZZ_HANDLES];
     pshm_counter counter[FUZZ_HANDLES];
+    pshm_semaphore semaphore;
+    pshm_event event;
+    pshm_latch latch;
 } fuzz_user;
 
 /* A call of any function of the arena, with any arguments a program might have. Takes as long as a slice or two. */
 void fuzz_call(fuzz_user *user);
 /* Closes everything. */
 void fuzz_end(fuzz_user *user);
+
+/* One call on a semaphore, event or latch, or on all of them at once; and away with them. */
+void fuzz_use_word(fuzz_user *user);
+void fuzz_end_words(fuzz_user *user);
+
+/* One call, noted, which has to end soon and to give a code that there is. */
+#define FUZZ_CALL(u, call) (fuzz_doing((u), #call), fuzz_done((u), (call)))
+void fuzz_doing(const fuzz_user *user, const char *what);
+int fuzz_done(const fuzz_user *user, int rc);
+
+/* A name of an object, of few; its length. A deadline in some milliseconds. */
+size_t fuzz_name(fuzz_user *user, char name[260]);
+int64_t fuzz_soon(fuzz_user *user);
 
 /* Changes some bytes of an arena; those of the beacons alone are left as they are. */
 void fuzz_flip(fuzz_random *r, unsigned char *base, uint64_t size);

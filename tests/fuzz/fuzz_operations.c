@@ -13,14 +13,14 @@
 #define LIMIT 5 /* seconds */
 #define SHORT INT64_C(3000000)
 
-static void doing(const fuzz_user *u, const char *what)
+void fuzz_doing(const fuzz_user *u, const char *what)
 {
     fuzz_noted->doing[u->number] = what;
     __atomic_add_fetch(&fuzz_noted->calls, 1, __ATOMIC_RELAXED);
     alarm(LIMIT);
 }
 
-static int done(const fuzz_user *u, int rc)
+int fuzz_done(const fuzz_user *u, int rc)
 {
     fuzz_noted->last[u->number] = rc;
     if (rc <= -1000 && rc > -1128)
@@ -32,9 +32,7 @@ static int done(const fuzz_user *u, int rc)
     return rc;
 }
 
-#define CALL(u, call) (doing((u), #call), done((u), (call)))
-
-static size_t name_of(fuzz_user *u, char name[260])
+size_t fuzz_name(fuzz_user *u, char name[260])
 {
     uint64_t n = fuzz_below(&u->random, 40);
     if (n == 0) {
@@ -71,7 +69,7 @@ static uint64_t size_of(fuzz_user *u)
     return fuzz_below(r, 3) ? fuzz_below(r, 9000) : odd[fuzz_below(r, sizeof odd / sizeof *odd)];
 }
 
-static int64_t soon(fuzz_user *u)
+int64_t fuzz_soon(fuzz_user *u)
 {
     return pshm_deadline((int64_t)fuzz_below(&u->random, SHORT));
 }
@@ -86,40 +84,40 @@ static void use_mutex(fuzz_user *u)
     uint32_t pid;
     bool created;
     if (!m->object.arena) {
-        size_t length = name_of(u, name);
-        CALL(u, pshm_mutex_init(m, u->arena, name, length, fuzz_below(&u->random, 4) != 0,
-                                (pshm_recursive)((int)fuzz_below(&u->random, 3) - 1), &created));
+        size_t length = fuzz_name(u, name);
+        FUZZ_CALL(u, pshm_mutex_init(m, u->arena, name, length, fuzz_below(&u->random, 4) != 0,
+                                     (pshm_recursive)((int)fuzz_below(&u->random, 3) - 1), &created));
         return;
     }
     switch (fuzz_below(&u->random, 11)) {
     case 0:
     case 1:
-        CALL(u, pshm_mutex_try(m, &death));
+        FUZZ_CALL(u, pshm_mutex_try(m, &death));
         break;
     case 2:
-        CALL(u, pshm_mutex_acquire(m, soon(u), &death));
+        FUZZ_CALL(u, pshm_mutex_acquire(m, fuzz_soon(u), &death));
         break;
     case 3:
-        CALL(u, pshm_mutex_recover(m, soon(u), &death));
+        FUZZ_CALL(u, pshm_mutex_recover(m, fuzz_soon(u), &death));
         break;
     case 4:
-        CALL(u, pshm_mutex_consistent(m));
+        FUZZ_CALL(u, pshm_mutex_consistent(m));
         break;
     case 5:
-        CALL(u, pshm_mutex_locked(m));
+        FUZZ_CALL(u, pshm_mutex_locked(m));
         break;
     case 6:
-        CALL(u, pshm_mutex_owner(m, &pid));
+        FUZZ_CALL(u, pshm_mutex_owner(m, &pid));
         break;
     case 7:
-        CALL(u, pshm_object_check(&m->object));
+        FUZZ_CALL(u, pshm_object_check(&m->object));
         break;
     case 8:
-        doing(u, "pshm_mutex_fini");
+        fuzz_doing(u, "pshm_mutex_fini");
         pshm_mutex_fini(m);
         break;
     default:
-        CALL(u, pshm_mutex_release(m));
+        FUZZ_CALL(u, pshm_mutex_release(m));
     }
 }
 
@@ -130,37 +128,37 @@ static void use_counter(fuzz_user *u)
     char name[260];
     bool created;
     if (!c->object.arena) {
-        size_t length = name_of(u, name);
-        CALL(u, pshm_counter_init(c, u->arena, name, length, fuzz_below(&u->random, 4) != 0, &created));
+        size_t length = fuzz_name(u, name);
+        FUZZ_CALL(u, pshm_counter_init(c, u->arena, name, length, fuzz_below(&u->random, 4) != 0, &created));
         return;
     }
     switch (fuzz_below(&u->random, 9)) {
     case 0:
-        CALL(u, pshm_counter_load(c, &now));
+        FUZZ_CALL(u, pshm_counter_load(c, &now));
         break;
     case 1:
-        CALL(u, pshm_counter_store(c, value));
+        FUZZ_CALL(u, pshm_counter_store(c, value));
         break;
     case 2:
-        CALL(u, pshm_counter_exchange(c, value, &now));
+        FUZZ_CALL(u, pshm_counter_exchange(c, value, &now));
         break;
     case 3:
-        CALL(u, pshm_counter_add(c, value, &now));
+        FUZZ_CALL(u, pshm_counter_add(c, value, &now));
         break;
     case 4:
-        CALL(u, pshm_counter_compare_exchange(c, &now, value));
+        FUZZ_CALL(u, pshm_counter_compare_exchange(c, &now, value));
         break;
     case 5:
-        CALL(u, pshm_counter_max(c, value, &now));
+        FUZZ_CALL(u, pshm_counter_max(c, value, &now));
         break;
     case 6:
-        CALL(u, pshm_counter_min(c, value, &now));
+        FUZZ_CALL(u, pshm_counter_min(c, value, &now));
         break;
     case 7:
-        CALL(u, pshm_counter_wait(c, value, soon(u)));
+        FUZZ_CALL(u, pshm_counter_wait(c, value, fuzz_soon(u)));
         break;
     default:
-        doing(u, "pshm_counter_fini");
+        fuzz_doing(u, "pshm_counter_fini");
         pshm_counter_fini(c);
     }
 }
@@ -168,25 +166,25 @@ static void use_counter(fuzz_user *u)
 static void use_directory(fuzz_user *u)
 {
     char name[260];
-    size_t length = name_of(u, name), count;
+    size_t length = fuzz_name(u, name), count;
     uint32_t kind;
     pshm_entry *entries;
     switch (fuzz_below(&u->random, 4)) {
     case 0:
-        if (CALL(u, pshm_arena_find(u->arena, name, length, &kind)) == 0)
+        if (FUZZ_CALL(u, pshm_arena_find(u->arena, name, length, &kind)) == 0)
             (void)pshm_noun_name(kind);
         break;
     case 1:
-        if (CALL(u, pshm_arena_list(u->arena, &entries, &count)) == 0)
+        if (FUZZ_CALL(u, pshm_arena_list(u->arena, &entries, &count)) == 0)
             pshm_entries_free(entries);
         break;
     case 2:
-        CALL(u, pshm_arena_delete(u->arena, name, length, NULL));
+        FUZZ_CALL(u, pshm_arena_delete(u->arena, name, length, NULL));
         break;
     default:
         if (u->mutex[0].object.arena)
-            CALL(u, pshm_arena_delete(u->arena, u->mutex[0].object.name, u->mutex[0].object.name_size,
-                                      &u->mutex[0].object));
+            FUZZ_CALL(u, pshm_arena_delete(u->arena, u->mutex[0].object.name, u->mutex[0].object.name_size,
+                                           &u->mutex[0].object));
     }
 }
 
@@ -198,24 +196,24 @@ static void use_heap(fuzz_user *u)
     case 0:
     case 1:
     case 2:
-        CALL(u, pshm_heap_alloc_into(u->arena, fuzz_below(&u->random, 3) ? root : place_of(u), size_of(u)));
+        FUZZ_CALL(u, pshm_heap_alloc_into(u->arena, fuzz_below(&u->random, 3) ? root : place_of(u), size_of(u)));
         break;
     case 3:
     case 4:
-        CALL(u, pshm_heap_free_from(u->arena, fuzz_below(&u->random, 3) ? root : place_of(u)));
+        FUZZ_CALL(u, pshm_heap_free_from(u->arena, fuzz_below(&u->random, 3) ? root : place_of(u)));
         break;
     case 5:
-        CALL(u, pshm_heap_block_size(u->arena, place_of(u), &size));
+        FUZZ_CALL(u, pshm_heap_block_size(u->arena, place_of(u), &size));
         break;
     case 6:
         size = size_of(u);
         if (size <= sizeof bytes)
-            CALL(u, pshm_heap_read(u->arena, place_of(u), bytes, size));
+            FUZZ_CALL(u, pshm_heap_read(u->arena, place_of(u), bytes, size));
         break;
     default:
         size = size_of(u);
         if (size <= sizeof bytes)
-            CALL(u, pshm_heap_write(u->arena, place_of(u), bytes, size));
+            FUZZ_CALL(u, pshm_heap_write(u->arena, place_of(u), bytes, size));
     }
 }
 
@@ -228,17 +226,17 @@ static void use_participants(fuzz_user *u)
     size_t count, at = fuzz_below(&u->random, sizeof odd / sizeof *odd);
     switch (fuzz_below(&u->random, 4)) {
     case 0:
-        if (CALL(u, pshm_arena_list_participants(u->arena, &all, &count)) == 0)
+        if (FUZZ_CALL(u, pshm_arena_list_participants(u->arena, &all, &count)) == 0)
             pshm_participants_free(all);
         break;
     case 1:
-        CALL(u, pshm_participant_attach(u->arena));
+        FUZZ_CALL(u, pshm_participant_attach(u->arena));
         break;
     case 2:
-        CALL(u, pshm_participant_detach(u->arena));
+        FUZZ_CALL(u, pshm_participant_detach(u->arena));
         break;
     default:
-        CALL(u, pshm_participant_wait(u->arena, odd[at].slot, odd[at].generation, soon(u)));
+        FUZZ_CALL(u, pshm_participant_wait(u->arena, odd[at].slot, odd[at].generation, fuzz_soon(u)));
     }
 }
 
@@ -248,8 +246,8 @@ static void look_at_all(fuzz_user *u)
     char *report;
     size_t count;
     if (fuzz_below(&u->random, 3)) {
-        CALL(u, pshm_arena_stats_of(u->arena, &stats));
-    } else if (CALL(u, pshm_arena_check(u->arena, &report, &count)) == 0) {
+        FUZZ_CALL(u, pshm_arena_stats_of(u->arena, &stats));
+    } else if (FUZZ_CALL(u, pshm_arena_check(u->arena, &report, &count)) == 0) {
         if (count && !strchr(report, '\n'))
             _exit(4);
         pshm_report_free(report);
@@ -261,12 +259,13 @@ static void open_anew(fuzz_user *u)
     pshm_arena_options options = PSHM_ARENA_OPTIONS_INIT;
     pshm_arena *arena;
     options.access = fuzz_below(&u->random, 2) ? PSHM_ACCESS_RW : PSHM_ACCESS_R;
-    if (CALL(u, pshm_arena_open(u->address, strlen(u->address), &options, &arena)))
+    if (FUZZ_CALL(u, pshm_arena_open(u->address, strlen(u->address), &options, &arena)))
         return;
     fuzz_user other = {.number = u->number, .random = u->random, .address = u->address, .arena = arena};
     for (int i = 0; i < 3; i++) {
         use_directory(&other);
         use_counter(&other);
+        fuzz_use_word(&other);
         look_at_all(&other);
     }
     fuzz_end(&other);
@@ -275,24 +274,26 @@ static void open_anew(fuzz_user *u)
 
 void fuzz_call(fuzz_user *user)
 {
-    static void (*const ways[])(fuzz_user *) = {use_mutex,     use_mutex, use_mutex,        use_counter, use_counter,
-                                                use_directory, use_heap,  use_heap,         use_heap,    look_at_all,
-                                                open_anew,     use_mutex, use_participants, use_heap};
+    static void (*const ways[])(fuzz_user *) = {use_mutex,   use_mutex,     use_mutex,        use_counter,
+                                                use_counter, use_directory, use_heap,         use_heap,
+                                                use_heap,    look_at_all,   fuzz_use_word,    fuzz_use_word,
+                                                open_anew,   use_mutex,     use_participants, use_heap};
     ways[fuzz_below(&user->random, sizeof ways / sizeof *ways)](user);
 }
 
 void fuzz_end(fuzz_user *u)
 {
     for (int i = 0; i < FUZZ_HANDLES; i++) {
-        doing(u, "fini");
+        fuzz_doing(u, "fini");
         if (u->mutex[i].object.arena) {
             (void)pshm_mutex_release(&u->mutex[i]);
             pshm_mutex_fini(&u->mutex[i]);
         }
         pshm_counter_fini(&u->counter[i]);
     }
-    doing(u, "pshm_arena_close");
+    fuzz_end_words(u);
+    fuzz_doing(u, "pshm_arena_close");
     pshm_arena_close(u->arena);
-    doing(u, "pshm_arena_release");
+    fuzz_doing(u, "pshm_arena_release");
     pshm_arena_release(u->arena);
 }

@@ -31,7 +31,18 @@ PHASES = {0: "free", 1: "taken", 2: "dead"}
 LANGUAGES = {0: "c", 1: "python", 2: "lua"}
 PAGE_STATES = {0: "free", 1: "span", 2: "run", 3: "tail"}
 OPERATIONS = {0: "none", 1: "allocate", 2: "free"}
-KINDS = {1: "mutex", 2: "counter"}
+KINDS = {
+    1: "mutex",
+    2: "counter",
+    3: "rwlock",
+    4: "semaphore",
+    5: "permits",
+    6: "condition",
+    7: "event",
+    8: "barrier",
+    9: "once",
+    10: "latch",
+}
 ABANDONED = 0x7FFF
 PLACE = (1 << 48) - 1
 GONE = 1
@@ -92,8 +103,16 @@ NODE = Layout(
     48,
     "serial 0 Q, hash 8 Q, kind 16 I, name_size 20 I, body 24 I, flags 28 I, body_size 32 Q, unused 40 Q, name 48 0s",
 )
-MUTEX = Layout(64, "owner 0 OWNER, task 16 Q, unused 24 5Q")
-COUNTER = Layout(64, "value 0 q, sleepers 8 I, unused 12 13I")
+MUTEX = Layout(64, "owner 0 OWNER, task 16 Q, repairs 24 I, unused 28 9I")
+COUNTER = Layout(64, "sleepers 0 I, reserved 4 I, value 8 q, unused 16 6Q")
+SEMAPHORE = Layout(64, "sleepers 0 I, value 4 I, initial 8 I, unused 12 13I")
+CONDITION = Layout(64, "sequence 0 I, sleepers 4 I, mutex 8 Q, serial 16 Q, unused 24 5Q")
+EVENT = Layout(64, "sleepers 0 I, state 4 I, unused 8 14I")
+LATCH = Layout(64, "sleepers 0 I, count 4 I, initial 8 I, unused 12 13I")
+PERMITS = Layout(64, "sleepers 0 I,changes 4 I,guard 8 OWNER,total 24 I,free 28 I,mark 32 2Q,unused 48 2Q")
+BARRIER = Layout(64, "word 0 I,parties 4 I,guard 8 OWNER,unused 24 5Q")
+ONCE = Layout(64, "owner 0 OWNER,done 16 I,sleepers 20 I,unused 24 5Q")
+SLEEPS = 3  # bits of `sleepers`
 
 
 class Memory:
@@ -222,6 +241,7 @@ class Slot:
     waits: int
     busy: int
     held: tuple[tuple[int, int], ...]  # place of the owner word, how often beyond the first time
+    shares: tuple[tuple[int, int, bool], ...]  # place of the body, how often beyond the first time, was one writing?
     beacon: int  # thread id of who has it alive, or 0
 
     @property
@@ -262,11 +282,37 @@ class Object:
     deleted: bool
     entry: int  # place of its entry
     mutex: Owner | None = None
-    value: int | None = None  # of a counter
-    sleepers: int | None = None
+    writer: Owner | None = None  # of a read-write lock
+    readers: list[int] = field(default_factory=list)  # slots of those who read it
+    value: int | None = None  # of a counter or semaphore; count of a latch
+    initial: int | None = None  # of a semaphore or latch
+    sleepers: int | None = None  # the bits alone
+    is_set: bool | None = None  # of an event, and
+    times: int | None = None  # how often it was
+    repairs: int | None = None  # of a mutex
+    sequence: int | None = None  # of a condition
+    of: int | None = None  # place of its mutex, and
+    of_serial: int | None = None
+    total: int | None = None  # of permits, and
+    free: int | None = None
+    parties: int | None = None  # of a barrier, and
+    phase: int | None = None
+    broken: bool | None = None
+    was_reset: bool | None = None
+    members: list[tuple[int, int, bool]] = field(default_factory=list)  # slot, generation, arrived in this phase
+    done: bool | None = None  # of a once
+    owner: Owner | None = None  # of a once; of permits and barriers the guard
+
+    @property
+    def shrinks(self) -> bool:
+        return bool(self.flags & 1)
 
     @property
     def recursive(self) -> bool:
+        return bool(self.flags & 1)
+
+    @property
+    def auto(self) -> bool:
         return bool(self.flags & 1)
 
 
@@ -365,7 +411,8 @@ def slot(arena: Arena, index: int) -> Slot:
         fenced=bool(raw["flags"] & 2),
         waits=raw["waits"],
         busy=raw["busy"],
-        held=tuple((word & PLACE, word >> 48) for word in raw["held"] if word & PLACE),
+        held=tuple((word & PLACE, word >> 48) for word in raw["held"] if word & PLACE and not word & 1),
+        shares=tuple((word & PLACE & ~1, word >> 48 & 0x7FFF, bool(word >> 63)) for word in raw["held"] if word & 1),
         beacon=0 if beacon & 1 << 30 else beacon & 0x3FFFFFFF,
     )
 
@@ -499,10 +546,44 @@ def objects(arena: Arena) -> Iterator[Object]:
             raise Damaged(f"object at {place}: the name is not UTF-8") from None
         more: dict = {}
         if KINDS.get(node["kind"]) == "mutex":
-            more = {"mutex": owner(arena, place + body)}
+            more = {"mutex": owner(arena, place + body), "repairs": MUTEX.read(memory, place + body)["repairs"]}
+        elif KINDS.get(node["kind"]) == "rwlock":
+            at_body = place + body
+            readers = [s.index for s in arena.slots if s.alive and at_body in [share for share, *_ in s.shares]]
+            more = {"writer": owner(arena, at_body), "readers": readers}
         elif KINDS.get(node["kind"]) == "counter":
-            counter = COUNTER.read(memory, place + body)
-            more = {"value": counter["value"], "sleepers": counter["sleepers"]}
+            found = COUNTER.read(memory, place + body)
+            more = {"value": found["value"], "sleepers": found["sleepers"] & SLEEPS}
+        elif KINDS.get(node["kind"]) == "semaphore":
+            found = SEMAPHORE.read(memory, place + body)
+            more = {"value": found["value"], "initial": found["initial"], "sleepers": found["sleepers"] & SLEEPS}
+        elif KINDS.get(node["kind"]) == "event":
+            found = EVENT.read(memory, place + body)
+            more = {"is_set": bool(found["state"] & 1), "times": found["state"] >> 1}
+            more |= {"sleepers": found["sleepers"] & SLEEPS}
+        elif KINDS.get(node["kind"]) == "latch":
+            found = LATCH.read(memory, place + body)
+            more = {"value": found["count"], "initial": found["initial"], "sleepers": found["sleepers"] & SLEEPS}
+        elif KINDS.get(node["kind"]) == "condition":
+            found = CONDITION.read(memory, place + body)
+            more = {"sequence": found["sequence"], "sleepers": found["sleepers"] & SLEEPS}
+            more |= {"of": found["mutex"], "of_serial": found["serial"]}
+        elif KINDS.get(node["kind"]) == "permits":
+            found = PERMITS.read(memory, place + body)
+            more = {"total": found["total"], "free": found["free"], "sleepers": found["sleepers"] & SLEEPS}
+        elif KINDS.get(node["kind"]) == "once":
+            found = ONCE.read(memory, place + body)
+            more = {"done": bool(found["done"]), "sleepers": found["sleepers"] & SLEEPS}
+        elif KINDS.get(node["kind"]) == "barrier":
+            found = BARRIER.read(memory, place + body)
+            phase = found["word"] >> 2
+            more = {"parties": found["parties"], "phase": phase}
+            more |= {"broken": bool(found["word"] & 1), "was_reset": bool(found["word"] & 2)}
+            more["members"] = [
+                ((word & 0x7FFF) - 1, word >> 15 & 0x3FFFFFFF, word >> 45 == 1 << 18 | phase & 0x3FFFF)
+                for word in memory.unpack(f"{found['parties']}Q", place + body + 64)
+                if word & 0x7FFF
+            ]
         yield Object(
             name=text,
             kind=node["kind"],
@@ -649,7 +730,10 @@ def show(arena: Arena) -> Iterator[str]:
             who = f"{s.language}, process {s.pid}, thread {s.thread}, {'alive' if s.alive else 'dead'}"
             yield f"slot {s.index}.{s.generation}: {who}, holds {s.held}"
     for o in sorted(arena.objects, key=lambda o: o.name):
-        what = f"value {o.value}" if o.mutex is None else f"{o.mutex.state}"
+        word = o.mutex or o.writer
+        what = f"value {o.value}" if word is None else f"{word.state}"
+        what = what if o.is_set is None else "set" if o.is_set else "clear"
+        what += f", read by {o.readers}" if o.readers else ""
         yield f"{o.noun or o.kind} {o.name!r} at {o.place}: {what}{', deleted' if o.deleted else ''}"
     yield from (f"problem: {text}" for text in problems(arena))
 

@@ -91,7 +91,7 @@ def agrees(arena: polyshm.Arena, seen: decode.Arena) -> None:
 
 def participants_agree(arena: polyshm.Arena, seen: decode.Arena) -> None:
     """Who takes part, and what they hold."""
-    locks = {o.body_place: o.name for o in seen.objects if o.mutex}
+    locks = {o.body_place: o.name for o in seen.objects if o.mutex or o.writer}
     told = {p.slot: p for p in arena.participants()}
     slots = {slot.index: slot for slot in seen.slots if slot.phase != "free"}
     assert told.keys() == slots.keys()
@@ -101,7 +101,8 @@ def participants_agree(arena: polyshm.Arena, seen: decode.Arena) -> None:
         assert (p.generation, p.pid, p.thread, p.language) == (generation, slot.pid, slot.thread, slot.language)
         assert p.alive == slot.alive
         held = {locks[place] for place, _ in slot.held if decode.owner(seen, place).slot == index}
-        assert set(p.holds) == held
+        shared = {locks[place] for place, *_ in slot.shares} if slot.alive else set()
+        assert set(p.holds) == held | shared
         assert p.waits == {o.body_place: o.name for o in seen.objects}.get(slot.waits)
 
 
@@ -226,6 +227,157 @@ def test_counter_that_is_waited_for(arena: polyshm.Arena, lua) -> None:
     assert read(arena).names["count"].sleepers == 0
 
 
+def test_condition(arena: polyshm.Arena, lua) -> None:
+    lock = arena.mutex("books")
+    changed = arena.condition("changed", lock)
+    seen = read(arena).names
+    found, of = seen["changed"], seen["books"]
+    assert (found.noun, found.sequence, found.sleepers, len(found.body)) == ("condition", 0, 0, 64)
+    assert (found.of, found.of_serial) == (of.place, of.serial)
+    with changed:
+        changed.notify()  # nobody waits
+    assert read(arena).names["changed"].sequence == 0
+    child = lua.start(
+        """local arena = require("polyshm").arena(...)
+        local changed = arena:condition("changed")
+        local held <close> = changed:guard()
+        assert(changed:wait(30))""",
+        arena.address,
+    )
+    place = found.body_place
+    seen = until(arena, lambda seen: any(s.waits == place for s in seen.slots if s.alive))
+    assert seen.names["changed"].sleepers == 1
+    assert seen.names["books"].mutex.state == "free"
+    with changed:
+        changed.notify_all()
+    assert child.wait(timeout=30) == 0
+    found = read(arena).names["changed"]
+    assert (found.sequence, found.sleepers) == (1, 0)
+
+
+def test_repairs_of_a_mutex(arena: polyshm.Arena, lua) -> None:
+    lock = arena.mutex("books")
+    assert read(arena).names["books"].repairs == 0
+    for count in (1, 2):
+        lua('require("polyshm").arena(...):mutex("books"):acquire()', arena.address)
+        assert read(arena).names["books"].repairs == count - 1
+        with lock.recover() as died:
+            assert died is not None
+        assert read(arena).names["books"].repairs == count
+
+
+# ---- semaphores, events, latches
+
+
+@pytest.mark.parametrize("value", [0, 1, 2**31 - 1])
+def test_semaphore(arena: polyshm.Arena, value: int) -> None:
+    semaphore = arena.semaphore("free", value)
+    seen = read(arena).names["free"]
+    assert (seen.noun, seen.value, seen.initial, seen.sleepers, len(seen.body)) == ("semaphore", value, value, 0, 64)
+    if value:
+        assert semaphore.acquire()
+    else:
+        semaphore.release(7)
+    seen = read(arena).names["free"]
+    assert (seen.value, seen.initial) == (value - 1 if value else 7, value)
+
+
+@pytest.mark.parametrize("auto", [False, True])
+def test_event(arena: polyshm.Arena, auto: bool) -> None:
+    event = arena.event("go", auto)
+    seen = read(arena).names["go"]
+    assert (seen.noun, seen.auto, seen.is_set, seen.times, len(seen.body)) == ("event", auto, False, 0, 64)
+    event.set()
+    event.set()  # it is set already
+    seen = read(arena).names["go"]
+    assert (seen.is_set, seen.times, seen.sleepers) == (True, 1, 0)
+    assert event.wait(0)
+    assert read(arena).names["go"].is_set is not auto
+    event.clear()
+    event.set()
+    event.clear()
+    seen = read(arena).names["go"]
+    assert (seen.is_set, seen.times) == (False, 2)
+
+
+def test_latch(arena: polyshm.Arena) -> None:
+    latch = arena.latch("ready", 3)
+    latch.count_down()
+    seen = read(arena).names["ready"]
+    assert (seen.noun, seen.value, seen.initial, seen.sleepers, len(seen.body)) == ("latch", 2, 3, 0, 64)
+    latch.count_down(9)
+    assert read(arena).names["ready"].value == 0
+
+
+@pytest.mark.parametrize(
+    ("noun", "wait", "go", "bits"),
+    [
+        ("semaphore('x', 0)", "acquire", lambda arena: arena.semaphore("x").release(), 1),
+        ("event('x')", "wait", lambda arena: arena.event("x").set(), 2),
+        ("event('x', {auto = true})", "wait", lambda arena: arena.event("x").set(), 1),
+        ("latch('x', 1)", "wait", lambda arena: arena.latch("x").count_down(), 2),
+    ],
+)
+def test_one_that_is_waited_for(arena: polyshm.Arena, lua, noun: str, wait: str, go, bits: int) -> None:
+    child = lua.start(
+        f"""local arena = require("polyshm").arena(...)
+        assert(arena:{noun}:{wait}(20))""",
+        arena.address,
+    )
+    seen = until(arena, lambda seen: "x" in seen.names and seen.names["x"].sleepers)
+    assert seen.names["x"].sleepers == bits
+    (slot,) = [s for s in seen.slots if s.language == "lua" and s.alive]
+    assert (slot.pid, slot.busy) == (child.pid, seen.names["x"].place)
+    go(arena)
+    assert child.wait(timeout=30) == 0
+
+
+# ---- permits, barriers, onces
+
+
+def test_permits(arena: polyshm.Arena) -> None:
+    permits = arena.permits("pool", 5)
+    seen = read(arena).names["pool"]
+    assert (seen.noun, seen.total, seen.free, seen.sleepers, len(seen.body)) == ("permits", 5, 5, 0, 64)
+    permits.acquire(3)
+    decoded = read(arena)
+    seen = decoded.names["pool"]
+    assert seen.free == 2
+    (slot,) = [slot for slot in decoded.slots if slot.alive]
+    assert slot.held == ((seen.body_place + 32, 3),)
+    permits.release(3)
+    assert read(arena).names["pool"].free == 5
+
+
+@pytest.mark.parametrize("on_death", ["break", "shrink"])
+def test_barrier(arena: polyshm.Arena, on_death: str) -> None:
+    barrier = arena.barrier("phases", 3, on_death)
+    seen = read(arena).names["phases"]
+    assert (seen.noun, seen.parties, seen.shrinks, seen.phase) == ("barrier", 3, on_death == "shrink", 0)
+    assert (seen.broken, seen.was_reset, seen.members, len(seen.body)) == (False, False, [], 64 + 3 * 8)
+    barrier.join()
+    decoded = read(arena)
+    (slot,) = [slot for slot in decoded.slots if slot.alive]
+    assert decoded.names["phases"].members == [(slot.index, slot.generation, False)]
+    with pytest.raises(threading.BrokenBarrierError):
+        barrier.wait(0)
+    seen = read(arena).names["phases"]
+    assert (seen.phase, seen.broken, seen.members[0][2]) == (0, True, True)
+    barrier.reset()
+    seen = read(arena).names["phases"]
+    assert (seen.phase, seen.broken, seen.was_reset, seen.members[0][2]) == (1, False, True, False)
+    barrier.leave()
+    assert read(arena).names["phases"].members == []
+
+
+def test_once(arena: polyshm.Arena) -> None:
+    once = arena.once("table")
+    seen = read(arena).names["table"]
+    assert (seen.noun, seen.done, seen.sleepers, len(seen.body)) == ("once", False, 0, 64)
+    once.run(lambda: None)
+    assert read(arena).names["table"].done
+
+
 # ---- mutexes and participants
 
 
@@ -260,6 +412,62 @@ def test_mutex(arena: polyshm.Arena) -> None:
     assert {o.mutex.state for o in seen.objects} == {"free"}
     participants_agree(arena, seen)
     assert decode.problems(seen) == arena.check() == []
+
+
+def test_rwlock(arena: polyshm.Arena) -> None:
+    rw = arena.rwlock("books")
+    books = read(arena).names["books"]
+    assert (books.noun, books.kind, books.flags, len(books.body)) == ("rwlock", 3, 0, 64)
+    assert (books.writer.state, books.readers) == ("free", [])
+    for _ in range(3):
+        rw.read.acquire()
+    seen = read(arena)
+    (mine,) = [slot for slot in seen.slots if slot.alive]
+    assert (mine.held, mine.shares) == ((), ((books.body_place, 2, False),))
+    assert (seen.names["books"].writer.state, seen.names["books"].readers) == ("free", [mine.index])
+    participants_agree(arena, seen)
+    # A writer that waits has the word, and is not inside.
+    thread = threading.Thread(target=lambda: (rw.write.acquire(), rw.write.release()))
+    thread.start()
+    seen = until(arena, lambda seen: seen.names["books"].writer.state == "granted")
+    assert seen.names["books"].writer.slot != mine.index
+    for _ in range(3):
+        rw.read.release()
+    thread.join()
+    until(arena, lambda seen: sum(slot.phase != "free" for slot in seen.slots) == 1)  # the thread has left
+    rw.write.acquire()
+    seen = read(arena)
+    writer = seen.names["books"].writer
+    assert (writer.state, writer.slot, seen.names["books"].readers) == ("held", mine.index, [])
+    assert seen.slots[mine.index].held == ((books.body_place, 0),)
+    participants_agree(arena, seen)
+    rw.downgrade()
+    seen = read(arena)
+    assert (seen.names["books"].writer.state, seen.names["books"].readers) == ("free", [mine.index])
+    assert seen.slots[mine.index].shares == ((books.body_place, 0, True),)
+    rw.read.release()
+    assert read(arena).slots[mine.index].shares == ()
+    assert not any(read(arena).names["books"].body[16:])
+    assert decode.problems(read(arena)) == arena.check() == []
+
+
+def test_rwlock_of_the_dead(arena: polyshm.Arena) -> None:
+    rw = arena.rwlock("books")
+    kill(fork(rw.read.acquire))
+    seen = read(arena)
+    assert (seen.names["books"].writer.state, seen.names["books"].readers) == ("free", [])
+    participants_agree(arena, seen)
+    kill(fork(rw.write.acquire))
+    assert read(arena).names["books"].writer.state == "dead"
+    with pytest.raises(polyshm.OwnerDied):
+        rw.read.acquire()
+    assert read(arena).names["books"].writer.state == "abandoned"
+    with rw.read.recover():
+        seen = read(arena)
+        assert (seen.names["books"].writer.state, seen.names["books"].writer.died) == ("held", True)
+        (mine,) = [slot for slot in seen.slots if slot.alive]
+        assert (len(mine.held), len(mine.shares)) == (1, 1)
+    assert read(arena).names["books"].writer.state == "free"
 
 
 def test_waiter(arena: polyshm.Arena, lua) -> None:

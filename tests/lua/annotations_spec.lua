@@ -56,7 +56,7 @@ describe("annotations", function()
         if not name:find("()", 1, true) then assert.is_truthy(names[name], class .. "." .. name .. " is not there") end
       end
     end
-    assert.equal(11, types) -- the module and ten types
+    assert.is_true(types >= 11) -- the module and ten types, and those of later nouns
   end)
 
   it("have a @param for each parameter, in order, and no other", function()

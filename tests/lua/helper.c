@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdint.h>
@@ -124,6 +125,14 @@ static int h_sleep(lua_State *L)
     while (nanosleep(&rest, &rest) < 0 && errno == EINTR)
         ;
     return 0;
+}
+
+/* readable(fd, seconds) -> boolean */
+static int h_readable(lua_State *L)
+{
+    struct pollfd poller = {(int)luaL_checkinteger(L, 1), POLLIN, 0};
+    lua_pushboolean(L, poll(&poller, 1, (int)(luaL_checknumber(L, 2) * 1000)) == 1 && (poller.revents & POLLIN));
+    return 1;
 }
 
 /* now() -> seconds on the monotonic clock */
@@ -318,6 +327,7 @@ static int h_scarce(lua_State *L)
 int luaopen_helper(lua_State *L)
 {
     static const luaL_Reg functions[] = {{"fork", h_fork},
+                                         {"readable", h_readable},
                                          {"exit", h_exit},
                                          {"kill", h_kill},
                                          {"raise", h_raise},

@@ -222,6 +222,8 @@ describe("misuse", function()
     all.arena:close()
     arguments = {
       mutex = { "books" }, counter = { "hits" }, open = { "hits" }, has = { "hits" }, delete = { "hits" },
+      rwlock = { "rw" }, semaphore = { "s", 1 }, permits = { "p", 1 }, condition = { "c" }, event = { "e" },
+      barrier = { "b", 1 }, once = { "o" }, latch = { "l", 1 },
       alloc_into = { 672, 16 }, free_from = { 672 }, block_size = { 8192 }, read = { 8192, 1 }, write = { 8192, "" },
     }
     for key, method in pairs(methods.arena) do

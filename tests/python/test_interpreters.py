@@ -115,8 +115,19 @@ for _ in range({times}):
     with lock:
         value = counter.load()
         counter.store(value + 1)
+rw = arena.rwlock("rw")
+with rw.write:
+    rw.downgrade()
+with rw.read:
+    pass
 arena.counter("ends").add()
 assert type(arena["books"]) is polyshm.Mutex
+changed = arena.condition("changed", lock)
+assert type(arena["changed"].mutex) is polyshm.Mutex
+with changed:
+    changed.notify_all()
+    changed.wait(0.001)
+    assert lock.locked()
 try:
     arena["none"]
 except KeyError:
@@ -129,7 +140,9 @@ assert (me.language, me.holds) == ("python", ())
 """
 
 
-@pytest.mark.parametrize("end", ["", "arena.close()", "del arena, lock, counter", "arena.close(); arena = None"])
+@pytest.mark.parametrize(
+    "end", ["", "arena.close()", "del arena, lock, counter, rw, changed", "arena.close(); arena = None"]
+)
 def test_arenas_one_after_another(arena, end):
     for _ in range(3):
         run(ARENA_WORK.format(address=arena.address, times=100, end=end))

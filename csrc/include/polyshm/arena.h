@@ -114,16 +114,21 @@ PSHM_API const char *pshm_language_name(pshm_language language);
 
 /* ---- objects by name ---- */
 
+struct pshm_watch; /* the core's own: what to sleep on */
+
 /* A handle on one object, the head of every noun's handle. Public to read, the core's to write. */
 typedef struct pshm_object {
     pshm_arena *arena; /* one reference; NULL: not open */
-    void *body;        /* the noun's bytes */
-    uint64_t *stamp;   /* where its serial stands: another there means that it was deleted */
+    void *body;        /* the noun's bytes, and how many */
+    uint64_t body_size;
+    uint64_t *stamp; /* where its serial stands: another there means that it was deleted */
     uint64_t serial;
     uint64_t place; /* of its head, in bytes from the arena's start */
     uint32_t kind;
     uint32_t name_size;
     char *name; /* with a NUL behind it */
+    /* What pshm_wait asks; NULL: it cannot be waited for. */
+    int (*watch)(const struct pshm_object *object, int64_t least, struct pshm_watch *watch);
 } pshm_object;
 
 /* The number in kinds.def of the object `name`.

@@ -20,6 +20,7 @@ typedef enum pshm_class {
     PSHM_CLASS_INDEX,        /* the caller's fault: IndexError; error() */
     PSHM_CLASS_BUFFER,       /* memory is lent out: BufferError; error() */
     PSHM_CLASS_RUNTIME,      /* not the owner, or the owner again: RuntimeError; error() */
+    PSHM_CLASS_BROKEN,       /* of a barrier: threading.BrokenBarrierError; error object with a code */
     PSHM_CLASS_LOST,         /* memory that is gone: polyshm.Lost; error object with a code */
     PSHM_CLASS_DELETED,      /* removed, or made anew: polyshm.Deleted; error object with a code */
     PSHM_CLASS_KEY,          /* nothing has the name: KeyError; nil, message, name */
@@ -63,6 +64,7 @@ typedef enum pshm_class {
     X(ENOTOWNER, -1032, RUNTIME, "not held by this thread")                                                            \
     X(ERELOCK, -1033, RUNTIME, "already held by this thread, and not recursive")                                       \
     X(EHELD, -1034, RUNTIME, "already held by this lock object")                                                       \
+    X(ENOCOUNT, -1035, VALUE, "does not exist, and to create it takes the number that it begins with")                 \
     X(EREMADE, -1040, DELETED, "was removed, or removed and made anew")                                                \
     X(EDELETED, -1041, DELETED, "the object was deleted")                                                              \
     X(ENONAME, -1050, KEY, "no object has this name")                                                                  \
@@ -79,6 +81,12 @@ typedef enum pshm_class {
     X(ENOTBLOCK, -1061, VALUE, "no block in use is there")                                                             \
     X(ELIFE, -1062, VALUE, "life must be \"keep\" or \"last-detach\"")                                                 \
     X(EDEPTH, -1063, RUNTIME, "held too often by this thread")                                                         \
+    X(EBROKEN, -1064, BROKEN, "the barrier is broken")                                                                 \
+    X(EPARTIES, -1065, RUNTIME, "as many have joined the barrier as it has parties")                                   \
+    X(ETOOMANY, -1066, VALUE, "more than there are, or can be")                                                        \
+    X(ETOOFEW, -1067, VALUE, "must be at least 1")                                                                     \
+    X(ENOMUTEX, -1068, VALUE, "a new condition needs a mutex of the same arena")                                       \
+    X(EUNWAITABLE, -1069, TYPE, "cannot be waited for")                                                                \
     X(ENOTARENA, -1070, INCOMPATIBLE, "holds something else than a polyshm arena")                                     \
     X(EFORMAT, -1071, INCOMPATIBLE, "an arena of another format")                                                      \
     X(EABI, -1072, INCOMPATIBLE, "an arena of another libc or byte order, whose mutexes are not those of this one")    \

@@ -158,6 +158,19 @@ PSHM_API int pshm_mutex_consistent(pshm_mutex *mutex);
  * Errors: PSHM_ENOTOWNER, PSHM_ELOST. */
 PSHM_API int pshm_mutex_release(pshm_mutex *mutex);
 
+/* The same for owners that share a thread, as the tasks of an event loop do: `task`, not 0, tells them apart. They never
+ * wait in here; one that was told by pshm_wait or a notifier that it may try says so by `watched`. What a task holds is
+ * not the thread's: it is PSHM_ERELOCK to that, which cannot wait for itself, and -EBUSY to the other tasks.
+ * Errors: as pshm_mutex_try, pshm_mutex_consistent, pshm_mutex_release. */
+PSHM_API int pshm_mutex_try_task(pshm_mutex *mutex, uint64_t task, bool watched, pshm_death *death);
+PSHM_API int pshm_mutex_recover_task(pshm_mutex *mutex, uint64_t task, bool watched, pshm_death *death);
+PSHM_API int pshm_mutex_consistent_task(pshm_mutex *mutex, uint64_t task);
+PSHM_API int pshm_mutex_release_task(pshm_mutex *mutex, uint64_t task);
+
+/* Does this task of the calling thread hold it? 0: the thread itself.
+ * Safe: threads. */
+PSHM_API bool pshm_mutex_held_by_task(const pshm_mutex *mutex, uint64_t task);
+
 /* Is it held by a living owner? 1 or 0. And by which process: its pid, or 0 for nobody.
  * Errors: PSHM_ECLOSED, PSHM_EDELETED, PSHM_ELOST. */
 PSHM_API int pshm_mutex_locked(pshm_mutex *mutex);

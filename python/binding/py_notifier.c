@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * pollfd() of whatever can be waited for, and polyshm._core.Notifier, which watches many: what polyshm.aio stands on.
+ */
+#include "py_wait.h"
+
+#include <errno.h>
+
+/* ---- pollfd ---- */
+
+PyObject *py_object_pollfd(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    static const glue_signature signature = {"pollfd", 0, 1, 1, {"at_least"}};
+    PyObject *given[1] = {NULL};
+    py_waitable waitable;
+    if (glue_args(&signature, args, nargs, kwnames, given) < 0)
+        return NULL;
+    PyObject *pair = given[0] != NULL ? PyTuple_Pack(2, self, given[0]) : Py_NewRef(self);
+    if (pair == NULL)
+        return NULL;
+    int rc = py_waitable_of(glue_state(self), pair, &waitable, "pollfd()");
+    Py_DECREF(pair);
+    if (rc < 0)
+        return NULL;
+    GLUE_LOCK(self);
+    rc = pshm_notifier_pollfd(&((py_object *)self)->notifier, &waitable.core);
+    GLUE_UNLOCK();
+    return rc >= 0 ? PyLong_FromLong(rc) : py_object_raise(self, rc);
+}
+
+/* ---- polyshm._core.Notifier ---- */
+
+typedef struct py_notifier {
+    PyObject_HEAD
+    pshm_notifier *core; /* NULL: closed */
+    PyObject *handles;   /* by token: what is watched stays */
+} py_notifier;
+
+static PyObject *refuse(const py_notifier *self, int rc)
+{
+    if (self->core == NULL || rc == PSHM_ECLOSED) {
+        PyErr_SetString(PyExc_ValueError,
+                        self->core == NULL ? "the notifier is closed" : "the notifier is the parent's, before a fork");
+        return NULL;
+    }
+    errno = -rc;
+    return PyErr_SetFromErrno(PyExc_OSError);
+}
+
+static PyObject *notifier_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    if (!PyArg_ParseTuple(args, "") || (kwargs != NULL && PyDict_GET_SIZE(kwargs) != 0)) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_TypeError, "Notifier takes no arguments");
+        return NULL;
+    }
+    py_notifier *self = (py_notifier *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->handles = PyDict_New();
+    int rc = self->handles != NULL ? pshm_notifier_open(&self->core) : 0;
+    if (self->core == NULL) {
+        if (rc != 0) {
+            errno = -rc;
+            (void)PyErr_SetFromErrno(PyExc_OSError);
+        }
+        Py_DECREF(self);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static PyObject *notifier_fileno(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    const py_notifier *self = (py_notifier *)object;
+    return self->core != NULL ? PyLong_FromLong(pshm_notifier_fd(self->core)) : refuse(self, 0);
+}
+
+/* A key of the dict of handles, made of a token. */
+static int token_of(PyObject *value, uint64_t *out)
+{
+    *out = PyLong_AsUnsignedLongLong(value);
+    return *out == UINT64_MAX && PyErr_Occurred() ? -1 : 0;
+}
+
+static PyObject *notifier_add(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
+{
+    py_notifier *self = (py_notifier *)object;
+    py_waitable waitable;
+    uint64_t token;
+    if (nargs != 2) {
+        PyErr_SetString(PyExc_TypeError, "add() takes an object and a token");
+        return NULL;
+    }
+    if (token_of(args[1], &token) < 0 || py_waitable_of(glue_state(object), args[0], &waitable, "add()") < 0)
+        return NULL;
+    int rc = 0;
+    GLUE_LOCK(object);
+    int known = PyDict_Contains(self->handles, args[1]);
+    if (known > 0)
+        rc = -EEXIST;
+    else if (known == 0 && self->core != NULL && PyDict_SetItem(self->handles, args[1], waitable.handle) == 0) {
+        rc = pshm_notifier_add(self->core, &waitable.core, token);
+        if (rc != 0 && PyDict_DelItem(self->handles, args[1]) < 0)
+            PyErr_Clear();
+    }
+    GLUE_UNLOCK();
+    if (PyErr_Occurred())
+        return NULL;
+    if (self->core == NULL || rc == -EEXIST || rc == -ENOMEM || rc == -EAGAIN)
+        return refuse(self, rc);
+    return rc >= 0 ? PyBool_FromLong(rc) : py_waitable_raise(&waitable, rc);
+}
+
+static PyObject *notifier_remove(PyObject *object, PyObject *value)
+{
+    py_notifier *self = (py_notifier *)object;
+    uint64_t token;
+    if (token_of(value, &token) < 0)
+        return NULL;
+    int rc = 0;
+    GLUE_LOCK(object);
+    if (self->core != NULL)
+        rc = pshm_notifier_remove(self->core, token);
+    if (self->core != NULL && rc == 0 && PyDict_DelItem(self->handles, value) < 0)
+        PyErr_Clear();
+    GLUE_UNLOCK();
+    if (self->core == NULL || (rc != 0 && rc != -ENOENT))
+        return refuse(self, rc);
+    return PyBool_FromLong(rc == 0);
+}
+
+#define ROOM 64
+
+/* Adds what there is to the list; how many, or an error. */
+static int take_some(py_notifier *self, PyObject *list)
+{
+    uint64_t tokens[ROOM];
+    int rc = self->core != NULL ? pshm_notifier_take(self->core, tokens, ROOM) : PSHM_ECLOSED;
+    for (int i = 0; i < rc; i++) {
+        PyObject *token = PyLong_FromUnsignedLongLong(tokens[i]);
+        int added = token != NULL ? PyList_Append(list, token) : -1;
+        if (added == 0 && PyDict_DelItem(self->handles, token) < 0)
+            PyErr_Clear();
+        Py_XDECREF(token);
+        if (added < 0)
+            return GLUE_RAISED;
+    }
+    return rc == ROOM ? -EAGAIN : rc < 0 ? rc : 0;
+}
+
+static PyObject *notifier_take(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    py_notifier *self = (py_notifier *)object;
+    PyObject *list = PyList_New(0);
+    int rc = -EAGAIN;
+    while (list != NULL && rc == -EAGAIN) {
+        GLUE_LOCK(object);
+        rc = take_some(self, list);
+        GLUE_UNLOCK();
+    }
+    if (list != NULL && rc != 0)
+        Py_CLEAR(list);
+    return list != NULL || PyErr_Occurred() ? list : refuse(self, rc);
+}
+
+static PyObject *notifier_close(PyObject *object, PyObject *unused)
+{
+    (void)unused;
+    py_notifier *self = (py_notifier *)object;
+    GLUE_LOCK(object);
+    if (self->core != NULL)
+        pshm_notifier_close(self->core);
+    self->core = NULL;
+    PyDict_Clear(self->handles);
+    GLUE_UNLOCK();
+    Py_RETURN_NONE;
+}
+
+static int notifier_traverse(PyObject *object, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(object));
+    Py_VISIT(((py_notifier *)object)->handles);
+    return 0;
+}
+
+static void notifier_dealloc(PyObject *object)
+{
+    py_notifier *self = (py_notifier *)object;
+    PyTypeObject *type = Py_TYPE(object);
+    PyObject_GC_UnTrack(object);
+    if (self->core != NULL)
+        pshm_notifier_close(self->core);
+    Py_XDECREF(self->handles);
+    type->tp_free(object);
+    Py_DECREF(type);
+}
+
+static PyMethodDef methods[] = {
+    {"fileno", notifier_fileno, METH_NOARGS,
+     "fileno($self, /)\n--\n\nReadable when take() has something to tell, and sometimes without."},
+    {"add", GLUE_METHOD(notifier_add), METH_FASTCALL,
+     "add($self, object, token, /)\n--\n\nWatches a handle, or (handle, at_least), once; take() gives the token, an "
+     "int from 0, when it may be ready.\nTrue: it is ready now, and not watched."},
+    {"remove", notifier_remove, METH_O,
+     "remove($self, token, /)\n--\n\nWatches no longer, and passes on a wake that came for it. False: it was told "
+     "already."},
+    {"take", notifier_take, METH_NOARGS, "take($self, /)\n--\n\nThe tokens of those that may be ready."},
+    {"close", notifier_close, METH_NOARGS, "close($self, /)\n--\n\nWatches nothing any more. Safe to repeat."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot slots[] = {
+    {Py_tp_doc, "A descriptor for an event loop, readable when something that is watched may be ready."},
+    {Py_tp_new, notifier_new},
+    {Py_tp_dealloc, notifier_dealloc},
+    {Py_tp_traverse, notifier_traverse},
+    {Py_tp_methods, methods},
+    {0, NULL},
+};
+
+static PyType_Spec spec = {"polyshm._core.Notifier", sizeof(py_notifier), 0, GLUE_FLAGS, slots};
+
+int py_notifier_register(PyObject *module)
+{
+    py_state *state = PyModule_GetState(module);
+    return glue_type(module, &spec, true, &state->notifier_type);
+}

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: MIT
+ *
+ * The verbs of the barrier under the step-and-kill driver, of both policies, alone and with another who waits or comes. See
+ * driver.h; not for valgrind and the sanitizers.
+ */
+#include <polyshm/barrier.h>
+
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "driver_work.h"
+
+#define SIZE 65536
+#define PARTICIPANTS 8
+#define LONG INT64_C(60000000000)
+
+static pshm_barrier barrier;
+static pshm_barrier_ticket ticket;
+
+static int prepare_as(pshm_on_death on_death)
+{
+    pshm_barrier_fini(&barrier);
+    return pshm_barrier_init(&barrier, crash_here.arena, "barrier", 7, true, 2, on_death, NULL);
+}
+
+static int prepare_breaking(void)
+{
+    return prepare_as(PSHM_ON_DEATH_BREAK);
+}
+
+static int prepare_shrinking(void)
+{
+    return prepare_as(PSHM_ON_DEATH_SHRINK);
+}
+
+static bool breaks(void)
+{
+    return barrier.on_death == PSHM_ON_DEATH_BREAK;
+}
+
+/* The victim is stopped at the table: nobody gets there. */
+static bool is_blocked(void)
+{
+    const void *guard = (const char *)barrier.object.body + 8;
+    pid_t victim = crash_noted->victim;
+    return victim && victim != getpid() && crash_owner_is(&crash_here, guard, victim);
+}
+
+static int pass(int64_t timeout)
+{
+    pshm_barrier_ticket mine;
+    int64_t deadline = pshm_deadline(timeout);
+    int rc;
+    do
+        rc = pshm_barrier_arrive(&barrier, &mine);
+    while (rc == -EINTR && !is_blocked());
+    if (!rc)
+        do
+            rc = pshm_barrier_sleep(&barrier, &mine, deadline);
+        while (rc == -EINTR && !is_blocked());
+    return rc ? rc : (int)mine.index;
+}
+
+/* ---- what has to hold ---- */
+
+static int companion(void *context)
+{
+    (void)context;
+    int rc = pass(INT64_C(1500000000));
+    return rc < 0 ? crash_fail("companion: %s", pshm_error_name(rc)) : rc;
+}
+
+/* Whatever was done to it, two new ones pass it together, with a number each; nobody else is a member. */
+static const char *is_sound(const crash_facts *facts)
+{
+    (void)facts;
+    int rc = pshm_barrier_reset(&barrier), status;
+    if (rc)
+        return crash_wrong("reset", rc);
+    for (int i = 0; i < 2; i++) {
+        pid_t pid = crash_fork(companion, NULL);
+        rc = pass(INT64_C(1500000000));
+        if (crash_wait(pid, &status, 2000) != pid || !WIFEXITED(status))
+            return "the companion did not pass";
+        if (rc < 0)
+            return crash_wrong("wait", rc);
+        if (rc + WEXITSTATUS(status) != 1)
+            return "two have one number";
+        rc = pshm_barrier_leave(&barrier);
+        if (rc)
+            return crash_wrong("leave", rc);
+    }
+    return pshm_barrier_waiting(&barrier) == 0 && pshm_barrier_broken(&barrier) == 0 ? NULL : "it is not as new";
+}
+
+/* Who comes beside the victim: does not wait for ever, and is told of nothing that is not so. */
+static int come_beside(void)
+{
+    int rc = pass(INT64_C(5000000));
+    if (rc >= 0 || rc == -ETIMEDOUT || rc == PSHM_EBROKEN || rc == PSHM_EPARTIES || rc == -EAGAIN)
+        return 0;
+    if (rc == -EINTR && is_blocked())
+        return 0;
+    return crash_fail("partner: %s", pshm_error_name(rc));
+}
+
+/* ---- the verbs ---- */
+
+/* What others, who came beside, may have made of it. */
+static int lenient(int rc)
+{
+    return rc == PSHM_EBROKEN || rc == PSHM_EPARTIES ? 0 : rc;
+}
+
+static int arrive(void)
+{
+    return lenient(CRASH_PATIENTLY(pshm_barrier_arrive(&barrier, &ticket)));
+}
+
+static int withdraw(void)
+{
+    return CRASH_PATIENTLY(pshm_barrier_withdraw(&barrier, &ticket));
+}
+
+static int join(void)
+{
+    return lenient(CRASH_PATIENTLY(pshm_barrier_join(&barrier)));
+}
+
+static int leave(void)
+{
+    return CRASH_PATIENTLY(pshm_barrier_leave(&barrier));
+}
+
+static int abort_it(void)
+{
+    return pshm_barrier_abort(&barrier);
+}
+
+static int reset_it(void)
+{
+    return pshm_barrier_reset(&barrier);
+}
+
+static int wait_long(void)
+{
+    int rc = pass(LONG);
+    return rc > 0 ? 0 : lenient(rc);
+}
+
+static int wait_short(void)
+{
+    int rc = pass(INT64_C(2000000));
+    return rc > 0 || rc == -ETIMEDOUT ? 0 : lenient(rc);
+}
+
+/* ---- with another ---- */
+
+/* Waits before the victim comes: it passes, or is told that the victim is dead. */
+static int waiter(void *context)
+{
+    (void)context;
+    pshm_barrier_ticket mine;
+    int rc = CRASH_PATIENTLY(pshm_barrier_arrive(&barrier, &mine));
+    int64_t deadline = pshm_deadline(LONG);
+    crash_noted->ready = 1;
+    while (!rc) {
+        rc = pshm_barrier_sleep(&barrier, &mine, deadline);
+        if (!rc)
+            return 0;
+        /* A victim that died before it had come is nobody to the barrier. */
+        if (rc == -EINTR && crash_noted->go && pshm_deadline(0) > deadline - LONG + INT64_C(150000000))
+            return CRASH_PATIENTLY(pshm_barrier_abort(&barrier));
+        rc = rc == -EINTR ? 0 : rc;
+    }
+    return rc == PSHM_EBROKEN ? 0 : crash_fail("waiter: %s", pshm_error_name(rc));
+}
+
+static void have_waiter(void)
+{
+    pid_t pid = crash_spawn(waiter, NULL);
+    while (pid > 0 && !crash_noted->ready)
+        usleep(100);
+    crash_wait_asleep(pid);
+}
+
+/* The same who has passed once with the victim, so that both are members. */
+static int waiter_again(void *context)
+{
+    int rc = pass(LONG);
+    return rc < 0 ? crash_fail("waiter, first: %s", pshm_error_name(rc)) : waiter(context);
+}
+
+static void have_member(void)
+{
+    crash_spawn(waiter_again, NULL);
+}
+
+static int become_members(void)
+{
+    int rc = pass(LONG);
+    while (!crash_noted->ready)
+        usleep(100);
+    return rc < 0 ? rc : 0;
+}
+
+/* Of two members one dies: the other must not wait for it. */
+static int strict_waiter(void *context)
+{
+    (void)context;
+    int rc = pass(LONG);
+    crash_noted->ready = 1;
+    if (rc >= 0)
+        rc = pass(LONG);
+    return rc >= 0 || (rc == PSHM_EBROKEN && breaks()) ? 0 : crash_fail("member: %s", pshm_error_name(rc));
+}
+
+static void have_strict_member(void)
+{
+    crash_spawn(strict_waiter, NULL);
+}
+
+/* Comes when the victim sleeps, or is over. */
+static int comer(void *context)
+{
+    (void)context;
+    while (!crash_noted->go)
+        usleep(200);
+    int rc = pass(INT64_C(200000000));
+    return rc >= 0 || rc == -ETIMEDOUT || rc == PSHM_EBROKEN ? 0 : crash_fail("comer: %s", pshm_error_name(rc));
+}
+
+static void have_comer(void)
+{
+    crash_spawn(comer, NULL);
+}
+
+#define SHORT (CRASH_STATES | CRASH_STOP)
+#define ALONE (CRASH_STATES | CRASH_EVERY | CRASH_STOP | CRASH_REPAIR)
+
+#define WORKS(policy, prepared)                                                                                        \
+    {                                                                                                                  \
+        "barrier, " policy ": join", ALONE,         .prepare = prepared, .operate = join,                              \
+        .partner = come_beside,      .repair = join},                                                                  \
+        {"barrier, " policy ": arrive", ALONE,           .prepare = prepared, .operate = arrive,                       \
+         .partner = come_beside,        .repair = arrive},                                                             \
+        {"barrier, " policy ": arrive as the last",                                                                    \
+         SHORT,                                                                                                        \
+         .prepare = prepared,                                                                                          \
+         .reset = have_waiter,                                                                                         \
+         .operate = arrive,                                                                                            \
+         .partner = come_beside},                                                                                      \
+        {"barrier, " policy ": arrive as a member",                                                                    \
+         SHORT,                                                                                                        \
+         .prepare = prepared,                                                                                          \
+         .reset = have_member,                                                                                         \
+         .set_up = become_members,                                                                                     \
+         .operate = arrive,                                                                                            \
+         .partner = come_beside},                                                                                      \
+        {"barrier, " policy ": wait for a member",                                                                     \
+         CRASH_STATES,                                                                                                 \
+         .prepare = prepared,                                                                                          \
+         .reset = have_strict_member,                                                                                  \
+         .set_up = become_members,                                                                                     \
+         .operate = wait_long},                                                                                        \
+        {"barrier, " policy ": wait for who comes",                                                                    \
+         SHORT,                                                                                                        \
+         .prepare = prepared,                                                                                          \
+         .reset = have_comer,                                                                                          \
+         .operate = wait_short,                                                                                        \
+         .partner = come_beside},                                                                                      \
+        {"barrier, " policy ": wait in vain", SHORT, .prepare = prepared, .operate = wait_short,                       \
+         .partner = come_beside},                                                                                      \
+        {"barrier, " policy ": withdraw",                                                                              \
+         SHORT | CRASH_REPAIR,                                                                                         \
+         .prepare = prepared,                                                                                          \
+         .set_up = arrive,                                                                                             \
+         .operate = withdraw,                                                                                          \
+         .partner = come_beside,                                                                                       \
+         .repair = arrive},                                                                                            \
+        {"barrier, " policy ": leave", SHORT | CRASH_REPAIR, .prepare = prepared, .set_up = join, .operate = leave,    \
+         .partner = come_beside,       .repair = join},                                                                \
+        {"barrier, " policy ": abort", SHORT, .prepare = prepared, .reset = have_waiter, .operate = abort_it},         \
+    {                                                                                                                  \
+        "barrier, " policy ": reset", SHORT, .prepare = prepared, .reset = have_waiter, .operate = reset_it            \
+    }
+
+static const crash_work works[] = {WORKS("break", prepare_breaking), WORKS("shrink", prepare_shrinking)};
+
+int main(int argc, char **argv)
+{
+    (void)argc;
+    crash_init(argv);
+    for (size_t i = 0; i < sizeof works / sizeof *works; i++) {
+        crash_work work = works[i];
+        work.verify = is_sound;
+        crash_work_run(&work, SIZE, PARTICIPANTS);
+    }
+    return crash_report();
+}
