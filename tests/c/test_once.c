@@ -166,6 +166,7 @@ static int wait_for_turn(void *context)
     pshm_once o;
     CHECK(pshm_once_init(&o, world->arena, "once", 4, false, NULL) == 0);
     CHECK(begin(&o) == 0 && pshm_once_finish(&o, false) == 0);
+    pshm_once_fini(&o);
     return 0;
 }
 

@@ -94,6 +94,7 @@ static int wait_for_two(void *context)
     for (int i = 0; rc == -EINTR && i < 200; i++)
         rc = pshm_permits_acquire(&p, 2, PSHM_FOREVER);
     CHECK(rc == 0 && pshm_permits_release(&p, 2) == 0);
+    pshm_permits_fini(&p);
     return 0;
 }
 
