@@ -2,11 +2,13 @@
  *
  * The barrier. What survives a death at any instruction, and why:
  *
- *   Each member has one word in the table: who it is, and the phase it arrived in. `word` is the phase itself. Joining,
- *   arriving and leaving are one store to the member's own word, and the end of a phase is one CAS of `word`; how many have
+ *   Each member has one word in the table: who it is, and the phase it arrived in. `state` is the phase itself. Joining,
+ *   arriving and leaving are one store to the member's own word, and the end of a phase is one CAS of `state`; how many have
  *   arrived, and how many are waited for, is asked of the table each time. So there is no state between two of them, and
  *   whoever takes the guard over from a death has nothing to put right. The guard is there so that two who arrive at once
  *   get two places and two numbers.
+ *   Only where members are forgotten are there more steps than one. Who resets breaks the phase first, and who finds that
+ *   all are dead begins a new one first: a death among the next steps leaves what the next one to come does again.
  *   Who waits sleeps on the beacons of those it waits for: one of them who dies on its way, or after it has arrived and
  *   before it woke the others, wakes them by that.
  *   A member is named by its whole generation, for its word may stand there long after its slot was given to others.
@@ -15,6 +17,8 @@
 
 #include <errno.h>
 #include <limits.h>
+
+#include "os/clock.h"
 
 #define KIND 8u
 #define SHRINK 1u /* a flag of the object's head */
@@ -120,24 +124,24 @@ void pshm_barrier_look(const pshm_barrier *barrier, const pshm_member *m, uint32
 
 static void wake_all(const pshm_barrier_body *b)
 {
-    pshm_os_futex_wake(&b->word, INT_MAX);
+    pshm_os_futex_wake(pshm_barrier_futex(b), INT_MAX);
 }
 
-void pshm_barrier_break(pshm_barrier_body *b, uint32_t word)
+void pshm_barrier_break(pshm_barrier_body *b, uint64_t state)
 {
-    if (pshm_cas(&b->word, &word, word | PSHM_BARRIER_BROKEN))
+    if (pshm_cas(&b->state, &state, state | PSHM_BARRIER_BROKEN))
         wake_all(b);
 }
 
-int pshm_barrier_settle(const pshm_barrier *barrier, uint32_t word, const pshm_barrier_survey *seen)
+int pshm_barrier_settle(const pshm_barrier *barrier, uint64_t state, const pshm_barrier_survey *seen)
 {
     pshm_barrier_body *b = pshm_barrier_body_of(barrier);
     if (seen->gone && barrier->on_death == PSHM_ON_DEATH_BREAK) {
-        pshm_barrier_break(b, word);
+        pshm_barrier_break(b, state);
         return PSHM_EBROKEN;
     }
     if (seen->arrived && seen->arrived + seen->gone >= barrier->parties &&
-        pshm_cas(&b->word, &word, ((word >> PSHM_BARRIER_PHASE_SHIFT) + 1) << PSHM_BARRIER_PHASE_SHIFT))
+        pshm_cas(&b->state, &state, pshm_barrier_next(state, true)))
         wake_all(b);
     return 0;
 }
@@ -165,31 +169,32 @@ static int leave_guard(const pshm_barrier *barrier, pshm_member *m, int rc)
 }
 
 /* The first of a new group: what the old one left is forgotten. */
-static void forget(const pshm_barrier *barrier, uint32_t *word)
+static void forget(const pshm_barrier *barrier, uint64_t *state)
 {
     pshm_barrier_body *b = pshm_barrier_body_of(barrier);
+    uint64_t fresh = pshm_barrier_next(*state, false);
+    if (pshm_cas(&b->state, state, fresh)) /* or else it was aborted just now, by who lives */
+        *state = fresh;
     for (uint32_t i = 0; i < barrier->parties; i++)
         pshm_store(&b->members[i], 0);
-    uint32_t found = *word, fresh = ((*word >> PSHM_BARRIER_PHASE_SHIFT) + 1) << PSHM_BARRIER_PHASE_SHIFT;
-    *word = pshm_cas(&b->word, &found, fresh) ? fresh : found;
 }
 
-/* Under the guard: has an entry after this, and *word and *seen are what holds then. */
-static int join(const pshm_barrier *barrier, const pshm_member *m, uint32_t *word, pshm_barrier_survey *seen)
+/* Under the guard: has an entry after this, and *state and *seen are what holds then. */
+static int join(const pshm_barrier *barrier, const pshm_member *m, uint64_t *state, pshm_barrier_survey *seen)
 {
     pshm_barrier_body *b = pshm_barrier_body_of(barrier);
-    *word = pshm_load(&b->word);
-    pshm_barrier_look(barrier, m, *word >> PSHM_BARRIER_PHASE_SHIFT, seen);
+    *state = pshm_load(&b->state);
+    pshm_barrier_look(barrier, m, pshm_barrier_phase(*state), seen);
     if (!seen->mine && !seen->others && seen->gone) {
-        forget(barrier, word);
-        pshm_barrier_look(barrier, m, *word >> PSHM_BARRIER_PHASE_SHIFT, seen);
+        forget(barrier, state);
+        pshm_barrier_look(barrier, m, pshm_barrier_phase(*state), seen);
     }
-    if (*word & PSHM_BARRIER_BROKEN)
+    if (*state & PSHM_BARRIER_BROKEN)
         return PSHM_EBROKEN;
     if (seen->mine)
         return 0;
     if (barrier->on_death == PSHM_ON_DEATH_BREAK && seen->gone)
-        return pshm_barrier_settle(barrier, *word, seen);
+        return pshm_barrier_settle(barrier, *state, seen);
     uint64_t *at = seen->open ? seen->open : seen->dead;
     if (!at)
         return PSHM_EPARTIES;
@@ -203,10 +208,10 @@ static int join(const pshm_barrier *barrier, const pshm_member *m, uint32_t *wor
 int pshm_barrier_join(pshm_barrier *barrier)
 {
     pshm_member *m;
-    uint32_t word;
+    uint64_t state;
     pshm_barrier_survey seen;
     int rc = enter_guard(barrier, &m);
-    return rc ? rc : leave_guard(barrier, m, join(barrier, m, &word, &seen));
+    return rc ? rc : leave_guard(barrier, m, join(barrier, m, &state, &seen));
 }
 
 int pshm_barrier_leave(pshm_barrier *barrier)
@@ -224,23 +229,27 @@ int pshm_barrier_leave(pshm_barrier *barrier)
 
 /* ---- waiting ---- */
 
-int pshm_barrier_arrive(pshm_barrier *barrier, pshm_barrier_ticket *ticket)
+int pshm_barrier_arrive(pshm_barrier *barrier, pshm_barrier_ticket *ticket, int64_t deadline)
 {
     pshm_member *m;
-    uint32_t word;
+    uint64_t state;
     pshm_barrier_survey seen;
     int rc = enter_guard(barrier, &m);
+    if (rc == -EINTR && pshm_os_now() >= deadline) { /* somebody is stopped at the table */
+        rc = pshm_barrier_abort(barrier);
+        return rc ? rc : -ETIMEDOUT;
+    }
     if (rc)
         return rc;
-    rc = join(barrier, m, &word, &seen);
+    rc = join(barrier, m, &state, &seen);
     if (!rc) {
-        uint32_t phase = word >> PSHM_BARRIER_PHASE_SHIFT;
+        uint32_t phase = pshm_barrier_phase(state);
         bool again = pshm_barrier_has_arrived(pshm_peek(seen.mine), phase);
         *ticket = (pshm_barrier_ticket){.phase = phase, .index = seen.arrived + seen.missed - again};
         pshm_store(seen.mine, pshm_barrier_self(m) | arrival(phase));
         seen.arrived += !again;
-        rc = pshm_barrier_settle(barrier, word, &seen);
-        ticket->passed = pshm_load(&pshm_barrier_body_of(barrier)->word) >> PSHM_BARRIER_PHASE_SHIFT != phase;
+        rc = pshm_barrier_settle(barrier, state, &seen);
+        ticket->passed = !rc && !pshm_barrier_fate(phase, pshm_load(&pshm_barrier_body_of(barrier)->state));
     }
     return leave_guard(barrier, m, rc);
 }
@@ -253,7 +262,7 @@ int pshm_barrier_withdraw(pshm_barrier *barrier, const pshm_barrier_ticket *tick
     if (rc)
         return rc;
     pshm_barrier_look(barrier, m, ticket->phase, &seen);
-    if (seen.mine && pshm_load(&pshm_barrier_body_of(barrier)->word) >> PSHM_BARRIER_PHASE_SHIFT == ticket->phase)
+    if (seen.mine && pshm_barrier_phase(pshm_load(&pshm_barrier_body_of(barrier)->state)) == ticket->phase)
         pshm_store(seen.mine, pshm_barrier_self(m));
     return leave_guard(barrier, m, 0);
 }
@@ -261,43 +270,63 @@ int pshm_barrier_withdraw(pshm_barrier *barrier, const pshm_barrier_ticket *tick
 /* ---- for all ---- */
 
 /* One CAS, which needs no guard: whoever ends a phase under it does so by one too. */
-static int change(pshm_barrier *barrier, bool reset)
+int pshm_barrier_abort(pshm_barrier *barrier)
 {
     pshm_member *m;
     int rc = pshm_object_enter(&barrier->object, &m);
     if (rc)
         return rc;
     pshm_barrier_body *b = pshm_barrier_body_of(barrier);
-    uint32_t word = pshm_load(&b->word), next;
-    do
-        next = reset ? ((word >> PSHM_BARRIER_PHASE_SHIFT) + 1) << PSHM_BARRIER_PHASE_SHIFT | PSHM_BARRIER_RESET
-                     : word | PSHM_BARRIER_BROKEN;
-    while (!pshm_cas(&b->word, &word, next));
+    uint64_t state = pshm_load(&b->state);
+    while (!pshm_cas(&b->state, &state, state | PSHM_BARRIER_BROKEN))
+        continue;
     wake_all(b);
     pshm_object_leave(m);
     return pshm_attachment_verify(m->attachment);
 }
 
-int pshm_barrier_abort(pshm_barrier *barrier)
+/* Whoever arrived has not, and whoever is dead is no member, where that would break the new phase too. The phase is broken
+ * before that: otherwise a death among these steps would leave those who wait without what they wait for. */
+static void clear(const pshm_barrier *barrier)
 {
-    return change(barrier, false);
+    const pshm_attachment *a = barrier->object.arena->attachment;
+    pshm_barrier_body *b = pshm_barrier_body_of(barrier);
+    for (uint32_t i = 0; i < barrier->parties; i++) {
+        uint64_t entry = pshm_load(&b->members[i]), next = entry & PSHM_MEMBER;
+        if (barrier->on_death == PSHM_ON_DEATH_BREAK && pshm_barrier_is_dead(a, entry))
+            next = 0;
+        if (next != entry)
+            pshm_store(&b->members[i], next);
+    }
 }
 
 int pshm_barrier_reset(pshm_barrier *barrier)
 {
-    return change(barrier, true);
+    pshm_member *m;
+    int rc = enter_guard(barrier, &m);
+    if (rc)
+        return rc;
+    pshm_barrier_body *b = pshm_barrier_body_of(barrier);
+    uint64_t state = pshm_load(&b->state);
+    while (!pshm_cas(&b->state, &state, state | PSHM_BARRIER_BROKEN))
+        continue;
+    wake_all(b);
+    clear(barrier);
+    state |= PSHM_BARRIER_BROKEN;
+    pshm_cas(&b->state, &state, pshm_barrier_next(state, false)); /* nobody else changes what is broken */
+    return leave_guard(barrier, m, 0);
 }
 
-/* Its word, and how many have arrived in its phase. */
-static int look_at(const pshm_barrier *barrier, uint32_t *word, uint32_t *arrived)
+/* Its state, and how many have arrived in its phase. */
+static int look_at(const pshm_barrier *barrier, uint64_t *state, uint32_t *arrived)
 {
     bool pinned;
     pshm_barrier_survey seen;
     int rc = pshm_object_look(&barrier->object, &pinned);
     if (rc)
         return rc;
-    *word = pshm_load(&pshm_barrier_body_of(barrier)->word);
-    pshm_barrier_look(barrier, NULL, *word >> PSHM_BARRIER_PHASE_SHIFT, &seen);
+    *state = pshm_load(&pshm_barrier_body_of(barrier)->state);
+    pshm_barrier_look(barrier, NULL, pshm_barrier_phase(*state), &seen);
     *arrived = seen.arrived;
     rc = pshm_object_stands(&barrier->object);
     pshm_arena_unlook(barrier->object.arena, pinned);
@@ -306,14 +335,16 @@ static int look_at(const pshm_barrier *barrier, uint32_t *word, uint32_t *arrive
 
 int pshm_barrier_waiting(pshm_barrier *barrier)
 {
-    uint32_t word, arrived;
-    int rc = look_at(barrier, &word, &arrived);
-    return rc ? rc : word & PSHM_BARRIER_BROKEN ? 0 : (int)arrived;
+    uint64_t state;
+    uint32_t arrived;
+    int rc = look_at(barrier, &state, &arrived);
+    return rc ? rc : state & PSHM_BARRIER_BROKEN ? 0 : (int)arrived;
 }
 
 int pshm_barrier_broken(pshm_barrier *barrier)
 {
-    uint32_t word, arrived;
-    int rc = look_at(barrier, &word, &arrived);
-    return rc ? rc : (word & PSHM_BARRIER_BROKEN) != 0;
+    uint64_t state;
+    uint32_t arrived;
+    int rc = look_at(barrier, &state, &arrived);
+    return rc ? rc : (state & PSHM_BARRIER_BROKEN) != 0;
 }

@@ -9,51 +9,67 @@
 
 #include "os/clock.h"
 
-/* How the phase of a ticket stands: 0: passed; 1: not yet; PSHM_EBROKEN. Where it was reset, the next one cannot have
- * passed: its members are waited for, and one of them is here. */
-static int fate(const pshm_barrier_ticket *ticket, uint32_t word)
+/* Does the death of who stands in an entry concern who waits? */
+static bool matters(const pshm_barrier *barrier, uint64_t me, uint32_t phase, uint64_t entry)
 {
-    if (word >> PSHM_BARRIER_PHASE_SHIFT != ticket->phase)
-        return word & PSHM_BARRIER_RESET ? PSHM_EBROKEN : 0;
-    return word & PSHM_BARRIER_BROKEN ? PSHM_EBROKEN : 1;
+    bool arrived = pshm_barrier_has_arrived(entry, phase);
+    return (entry & PSHM_ID_SLOT) && (entry & PSHM_MEMBER) != me &&
+           !(arrived && barrier->on_death == PSHM_ON_DEATH_SHRINK);
 }
 
 /* What to sleep on; true: somebody is dead that was not known to be. */
-static bool gather(const pshm_barrier *barrier, const pshm_member *m, uint32_t word, pshm_watch *watch)
+static bool gather(const pshm_barrier *barrier, const pshm_member *m, uint64_t state, pshm_watch *watch)
 {
     pshm_attachment *a = m->attachment;
     const pshm_barrier_body *b = pshm_barrier_body_of(barrier);
+    const uint32_t phase = pshm_barrier_phase(state);
     const uint64_t me = pshm_barrier_self(m);
     bool shrinks = barrier->on_death == PSHM_ON_DEATH_SHRINK;
-    watch->count = 0;
-    pshm_watch_add(watch, &b->word, word);
+    *watch = (pshm_watch){.count = 0};
+    pshm_watch_add(watch, pshm_barrier_futex(b), (uint32_t)state);
     pshm_barrier_survey seen;
-    pshm_barrier_look(barrier, m, word >> PSHM_BARRIER_PHASE_SHIFT, &seen);
+    pshm_barrier_look(barrier, m, phase, &seen);
     if (shrinks ? seen.arrived + seen.gone >= barrier->parties : seen.gone)
         return true;
     for (uint32_t i = 0; i < barrier->parties && watch->count < PSHM_OS_FUTEX_MANY; i++) {
         uint64_t entry = pshm_load(&b->members[i]);
-        uint32_t *beacon, value;
-        if (!(entry & PSHM_ID_SLOT) || (entry & PSHM_MEMBER) == me ||
-            (shrinks && pshm_barrier_has_arrived(entry, word >> PSHM_BARRIER_PHASE_SHIFT)))
+        if (!matters(barrier, me, phase, entry) || (shrinks && pshm_barrier_is_dead(a, entry)))
             continue;
-        if (!pshm_barrier_is_dead(a, entry) && pshm_id_beacon(a, pshm_barrier_id_of(entry), &beacon, &value))
-            pshm_watch_add(watch, beacon, value);
-        else if (!shrinks)
+        if (pshm_barrier_is_dead(a, entry) || !pshm_watch_life(watch, a, pshm_barrier_id_of(entry)))
             return true;
     }
     return false;
 }
 
-/* Asks the system about those who are waited for, whom a whole slice has not brought. */
-static void prove(const pshm_barrier *barrier, const pshm_member *m, uint32_t phase)
+/* So many are asked for in a slice: where a crowd waits for a crowd, each for others. */
+#define ASKED 8
+
+/* Asks the system about those whose death matters, after a whole slice. */
+static void prove(const pshm_barrier *barrier, const pshm_member *m, pshm_barrier_ticket *ticket)
 {
-    for (uint32_t i = 0; i < barrier->parties; i++) {
+    const uint64_t me = pshm_barrier_self(m);
+    uint32_t i = ticket->asked < barrier->parties ? ticket->asked : 0, asked = 0;
+    for (uint32_t n = 0; n < barrier->parties && asked < ASKED; n++) {
         uint64_t entry = pshm_load(&pshm_barrier_body_of(barrier)->members[i]);
-        if ((entry & PSHM_ID_SLOT) && !pshm_barrier_has_arrived(entry, phase) &&
-            !pshm_barrier_is_dead(m->attachment, entry))
-            pshm_id_prove_dead(m->attachment, pshm_barrier_id_of(entry));
+        i = i + 1 < barrier->parties ? i + 1 : 0;
+        if (!matters(barrier, me, ticket->phase, entry) || pshm_barrier_is_dead(m->attachment, entry))
+            continue;
+        pshm_id_prove_dead(m->attachment, pshm_barrier_id_of(entry));
+        asked++;
     }
+    ticket->asked = i;
+}
+
+/* Breaks the phase, unless it is over. */
+static int give_up(pshm_barrier_body *b, const pshm_barrier_ticket *ticket)
+{
+    uint64_t state = pshm_load(&b->state);
+    int rc = pshm_barrier_fate(ticket->phase, state);
+    if (rc != 1)
+        return rc;
+    pshm_barrier_break(b, state);
+    rc = pshm_barrier_fate(ticket->phase, pshm_load(&b->state));
+    return rc ? -ETIMEDOUT : 0;
 }
 
 /* By a member who waits: what is to be done by whoever sees it. `late`: its time is over. */
@@ -63,22 +79,19 @@ static int intervene(pshm_barrier *barrier, pshm_member *m, const pshm_barrier_t
     pshm_barrier_body *b = pshm_barrier_body_of(barrier);
     int rc = pshm_owner_enter(m, &b->guard, &repair);
     if (rc)
-        return rc;
+        return rc == -EINTR && late ? give_up(b, ticket) : rc; /* somebody is stopped at the table */
     if (repair)
         pshm_owner_repaired(&b->guard);
-    uint32_t word = pshm_load(&b->word);
+    uint64_t state = pshm_load(&b->state);
     pshm_barrier_survey seen;
-    rc = fate(ticket, word);
+    rc = pshm_barrier_fate(ticket->phase, state);
     if (rc == 1) {
         pshm_barrier_look(barrier, m, ticket->phase, &seen);
-        rc = pshm_barrier_settle(barrier, word, &seen);
-        word = pshm_load(&b->word);
-        rc = rc ? rc : fate(ticket, word);
+        rc = pshm_barrier_settle(barrier, state, &seen);
+        rc = rc ? rc : pshm_barrier_fate(ticket->phase, pshm_load(&b->state));
     }
-    if (rc == 1 && late) {
-        pshm_barrier_break(b, word);
-        rc = -ETIMEDOUT;
-    }
+    if (rc == 1 && late)
+        rc = give_up(b, ticket);
     int given = pshm_owner_give(m, &b->guard);
     return rc < 0 ? rc : given ? given : rc;
 }
@@ -87,11 +100,11 @@ static int sleep_until(pshm_barrier *barrier, pshm_member *m, const pshm_barrier
 {
     pshm_watch watch;
     unsigned which;
-    uint32_t word = pshm_load(&pshm_barrier_body_of(barrier)->word);
-    int rc = fate(ticket, word);
+    uint64_t state = pshm_load(&pshm_barrier_body_of(barrier)->state);
+    int rc = pshm_barrier_fate(ticket->phase, state);
     if (rc != 1)
         return rc;
-    if (gather(barrier, m, word, &watch))
+    if (gather(barrier, m, state, &watch))
         return intervene(barrier, m, ticket, false);
     pshm_store(&m->slot->waits, pshm_place_of(m->attachment, pshm_barrier_body_of(barrier)));
     rc = pshm_os_futex_wait_many(watch.words, watch.count, until, &which);
@@ -101,20 +114,20 @@ static int sleep_until(pshm_barrier *barrier, pshm_member *m, const pshm_barrier
     return rc == -EINTR ? rc : 1;
 }
 
-static int sleep_for(pshm_barrier *barrier, pshm_member *m, const pshm_barrier_ticket *ticket, int64_t deadline)
+static int sleep_for(pshm_barrier *barrier, pshm_member *m, pshm_barrier_ticket *ticket, int64_t deadline)
 {
     const pshm_object *object = &barrier->object;
     int64_t start = pshm_os_now(), slice = start + PSHM_SLICE_NS, until = deadline < slice ? deadline : slice;
     for (int i = 0;; i++) {
         int rc = object->arena->closed ? PSHM_ECLOSED : pshm_object_stands(object);
         if (!rc)
-            rc = fate(ticket, pshm_load(&pshm_barrier_body_of(barrier)->word));
+            rc = pshm_barrier_fate(ticket->phase, pshm_load(&pshm_barrier_body_of(barrier)->state));
         if (rc != 1)
             return rc;
         int64_t now = pshm_os_now();
         if (now >= until) {
             if (until == slice)
-                prove(barrier, m, ticket->phase);
+                prove(barrier, m, ticket);
             return until == deadline ? intervene(barrier, m, ticket, true) : -EINTR;
         }
         if (i < PSHM_OS_YIELDS && now < start + PSHM_OS_YIELDS_NS) {

@@ -86,8 +86,7 @@ static bool are_hooks_well(lua_State *L, lpshm_barrier *self, const pshm_barrier
 
 static int arrive_slice(void *handle, int64_t deadline, void *data)
 {
-    (void)deadline;
-    return pshm_barrier_arrive(handle, data);
+    return pshm_barrier_arrive(handle, data, deadline);
 }
 
 /* barrier:wait(timeout) -> integer
@@ -133,6 +132,13 @@ static int leave_slice(void *handle, int64_t deadline, void *data)
     return pshm_barrier_leave(handle);
 }
 
+static int reset_slice(void *handle, int64_t deadline, void *data)
+{
+    (void)deadline;
+    (void)data;
+    return pshm_barrier_reset(handle);
+}
+
 static int nothing_or_fail(lua_State *L, int rc)
 {
     return rc ? lpshm_object_fail_loudly(L, &to_barrier(L)->object, rc) : 0;
@@ -158,7 +164,8 @@ static int barrier_leave(lua_State *L)
  * Makes it whole again; who waits gets {code = "EBROKEN"}. */
 static int barrier_reset(lua_State *L)
 {
-    return nothing_or_fail(L, pshm_barrier_reset(&to_barrier(L)->barrier));
+    (void)to_barrier(L);
+    return nothing_or_fail(L, lpshm_object_slices(L, &lpshm_barrier_noun, LPSHM_FOREVER, reset_slice, NULL));
 }
 
 /* barrier:abort()

@@ -27,9 +27,8 @@ typedef struct wait_closure {
 
 static int arrive_step(void *closure, int64_t deadline)
 {
-    (void)deadline;
     wait_closure *wait = closure;
-    return pshm_barrier_arrive(wait->barrier, &wait->ticket);
+    return pshm_barrier_arrive(wait->barrier, &wait->ticket, deadline);
 }
 
 static int sleep_step(void *closure, int64_t deadline)
@@ -81,6 +80,12 @@ static int leave_step(void *barrier, int64_t deadline)
     return pshm_barrier_leave(barrier);
 }
 
+static int reset_step(void *barrier, int64_t deadline)
+{
+    (void)deadline;
+    return pshm_barrier_reset(barrier);
+}
+
 static PyObject *none_or_raise(PyObject *object, int rc)
 {
     if (rc != 0)
@@ -103,7 +108,7 @@ static PyObject *barrier_leave(PyObject *object, PyObject *unused)
 static PyObject *barrier_reset(PyObject *object, PyObject *unused)
 {
     (void)unused;
-    return none_or_raise(object, pshm_barrier_reset(core_of(object)));
+    return none_or_raise(object, glue_wait(NULL, reset_step, core_of(object), PSHM_FOREVER));
 }
 
 static PyObject *barrier_abort(PyObject *object, PyObject *unused)

@@ -35,7 +35,7 @@ static int pass(pshm_barrier *b, double seconds)
     int64_t deadline = in(seconds);
     int rc = -EINTR;
     while (rc == -EINTR)
-        rc = pshm_barrier_arrive(b, &ticket);
+        rc = pshm_barrier_arrive(b, &ticket, PSHM_FOREVER);
     if (!rc)
         do
             rc = pshm_barrier_sleep(b, &ticket, deadline);
@@ -117,30 +117,31 @@ static void test_broken(helper_world *world)
 {
     pshm_barrier b = barrier_of(world, 2, PSHM_ON_DEATH_UNSET);
     pshm_barrier_ticket ticket;
-    assert_rc(pshm_barrier_arrive(&b, &ticket), 0);
+    assert_rc(pshm_barrier_arrive(&b, &ticket, PSHM_FOREVER), 0);
     assert_int_equal(ticket.index, 0);
     assert_false(ticket.passed);
     assert_int_equal(pshm_barrier_waiting(&b), 1);
     assert_rc(pshm_barrier_sleep(&b, &ticket, PSHM_FOREVER), -EINTR); /* a slice */
     assert_rc(pshm_barrier_withdraw(&b, &ticket), 0);
     assert_int_equal(pshm_barrier_waiting(&b), 0);
-    assert_rc(pshm_barrier_arrive(&b, &ticket), 0);
-    assert_rc(pshm_barrier_arrive(&b, &ticket), 0); /* it is here already */
+    assert_rc(pshm_barrier_arrive(&b, &ticket, PSHM_FOREVER), 0);
+    assert_rc(pshm_barrier_arrive(&b, &ticket, PSHM_FOREVER), 0); /* it is here already */
     assert_int_equal(ticket.index, 0);
     assert_rc(pshm_barrier_sleep(&b, &ticket, in(0.01)), -ETIMEDOUT);
     assert_int_equal(pshm_barrier_broken(&b), 1);
     assert_int_equal(pshm_barrier_waiting(&b), 0);
     assert_rc(pshm_barrier_sleep(&b, &ticket, in(0.01)), PSHM_EBROKEN);
-    assert_rc(pshm_barrier_arrive(&b, &ticket), PSHM_EBROKEN);
+    assert_rc(pshm_barrier_arrive(&b, &ticket, PSHM_FOREVER), PSHM_EBROKEN);
     assert_rc(pshm_barrier_join(&b), PSHM_EBROKEN);
     assert_rc(pshm_barrier_reset(&b), 0);
     assert_int_equal(pshm_barrier_broken(&b), 0);
-    assert_rc(pshm_barrier_arrive(&b, &ticket), 0);
+    assert_rc(pshm_barrier_arrive(&b, &ticket, PSHM_FOREVER), 0);
     assert_rc(pshm_barrier_reset(&b), 0);
     assert_rc(pshm_barrier_sleep(&b, &ticket, PSHM_FOREVER), PSHM_EBROKEN);
     assert_rc(pshm_barrier_abort(&b), 0);
     assert_rc(pshm_barrier_leave(&b), 0);
-    assert_rc(pshm_barrier_arrive(&b, &ticket), PSHM_EBROKEN); /* there were no members to forget it with */
+    assert_rc(pshm_barrier_arrive(&b, &ticket, PSHM_FOREVER),
+              PSHM_EBROKEN); /* there were no members to forget it with */
     pshm_barrier_fini(&b);
 }
 
@@ -184,7 +185,7 @@ static int come_and_die(helper_world *world, pshm_barrier *b)
 {
     pshm_barrier_ticket ticket;
     (void)world;
-    if (pshm_barrier_arrive(b, &ticket))
+    if (pshm_barrier_arrive(b, &ticket, PSHM_FOREVER))
         return 99;
     raise(SIGKILL);
     return 98;
@@ -204,7 +205,7 @@ static void test_deaths(helper_world *world)
         pid_t other = act(world, pass_and_stay);
         assert_true(pass(&b, 20) >= 0);
         pshm_barrier_ticket ticket;
-        assert_rc(pshm_barrier_arrive(&b, &ticket), 0);
+        assert_rc(pshm_barrier_arrive(&b, &ticket, PSHM_FOREVER), 0);
         helper_kill(other);
         int rc = -EINTR;
         for (int i = 0; i < 3 && rc == -EINTR; i++)
@@ -271,13 +272,14 @@ static void test_at_the_table(helper_world *world)
     pid_t other = act(world, stay_at_the_table);
     assert_true(helper_until_step(world, 1));
     kill(other, SIGSTOP);
-    assert_rc(pshm_barrier_arrive(&b, &ticket), -EINTR);
+    assert_rc(pshm_barrier_arrive(&b, &ticket, PSHM_FOREVER), -EINTR);
     assert_rc(pshm_barrier_join(&b), -EINTR);
     assert_rc(pshm_barrier_leave(&b), -EINTR);
     assert_rc(pshm_barrier_abort(&b), 0);
-    assert_rc(pshm_barrier_reset(&b), 0);
+    assert_rc(pshm_barrier_reset(&b), -EINTR);
     helper_kill(other);
-    assert_rc(pshm_barrier_arrive(&b, &ticket), 0);
+    assert_rc(pshm_barrier_reset(&b), 0);
+    assert_rc(pshm_barrier_arrive(&b, &ticket, PSHM_FOREVER), 0);
     assert_true(ticket.passed);
     assert_rc(pshm_barrier_leave(&b), 0);
     helper_expect_clean(world->arena);
@@ -288,11 +290,11 @@ static void test_deleted_and_closed(helper_world *world)
 {
     pshm_barrier b = barrier_of(world, 2, PSHM_ON_DEATH_UNSET);
     pshm_barrier_ticket ticket;
-    assert_rc(pshm_barrier_arrive(&b, &ticket), 0);
+    assert_rc(pshm_barrier_arrive(&b, &ticket, PSHM_FOREVER), 0);
     assert_rc(pshm_arena_delete(world->arena, "barrier", 7, NULL), 0);
     assert_rc(pshm_barrier_sleep(&b, &ticket, PSHM_FOREVER), PSHM_EDELETED);
     assert_rc(pshm_barrier_withdraw(&b, &ticket), PSHM_EDELETED);
-    assert_rc(pshm_barrier_arrive(&b, &ticket), PSHM_EDELETED);
+    assert_rc(pshm_barrier_arrive(&b, &ticket, PSHM_FOREVER), PSHM_EDELETED);
     assert_rc(pshm_barrier_waiting(&b), PSHM_EDELETED);
     assert_rc(pshm_barrier_broken(&b), PSHM_EDELETED);
     assert_rc(pshm_barrier_abort(&b), PSHM_EDELETED);
@@ -315,7 +317,7 @@ static void test_any_bytes(helper_world *world)
         /* Held by who lives it would be waited for, as it has to be. */
         body->guard = i % 2 ? before.guard : (pshm_owner){0};
         (void)pshm_barrier_join(&b);
-        if (!pshm_barrier_arrive(&b, &ticket))
+        if (!pshm_barrier_arrive(&b, &ticket, PSHM_FOREVER))
             (void)pshm_barrier_sleep(&b, &ticket, in(0.0001));
         (void)pshm_barrier_withdraw(&b, &ticket);
         (void)pshm_barrier_waiting(&b);

@@ -54,7 +54,7 @@ static int pass(int64_t timeout)
     int64_t deadline = pshm_deadline(timeout);
     int rc;
     do
-        rc = pshm_barrier_arrive(&barrier, &mine);
+        rc = pshm_barrier_arrive(&barrier, &mine, PSHM_FOREVER);
     while (rc == -EINTR && !is_blocked());
     if (!rc)
         do
@@ -76,7 +76,7 @@ static int companion(void *context)
 static const char *is_sound(const crash_facts *facts)
 {
     (void)facts;
-    int rc = pshm_barrier_reset(&barrier), status;
+    int rc = CRASH_PATIENTLY(pshm_barrier_reset(&barrier)), status;
     if (rc)
         return crash_wrong("reset", rc);
     for (int i = 0; i < 2; i++) {
@@ -116,7 +116,7 @@ static int lenient(int rc)
 
 static int arrive(void)
 {
-    return lenient(CRASH_PATIENTLY(pshm_barrier_arrive(&barrier, &ticket)));
+    return lenient(CRASH_PATIENTLY(pshm_barrier_arrive(&barrier, &ticket, PSHM_FOREVER)));
 }
 
 static int withdraw(void)
@@ -141,7 +141,7 @@ static int abort_it(void)
 
 static int reset_it(void)
 {
-    return pshm_barrier_reset(&barrier);
+    return CRASH_PATIENTLY(pshm_barrier_reset(&barrier));
 }
 
 static int wait_long(void)
@@ -163,7 +163,7 @@ static int waiter(void *context)
 {
     (void)context;
     pshm_barrier_ticket mine;
-    int rc = CRASH_PATIENTLY(pshm_barrier_arrive(&barrier, &mine));
+    int rc = CRASH_PATIENTLY(pshm_barrier_arrive(&barrier, &mine, PSHM_FOREVER));
     int64_t deadline = pshm_deadline(LONG);
     crash_noted->ready = 1;
     while (!rc) {

@@ -29,9 +29,10 @@ static fault broken;
 
 /* As csrc/sync/barrier.h has it, with a count where it has nothing. */
 typedef struct bytes {
-    uint32_t word, parties;
+    uint32_t word, passed;
     pshm_owner guard;
-    uint64_t count, unused[4];
+    uint32_t parties, unused;
+    uint64_t count, more[3];
     uint64_t members[2];
 } bytes;
 
@@ -55,7 +56,7 @@ static int pass_counted(int64_t timeout)
     uint32_t word = pshm_load(&b->word);
     uint64_t before = __atomic_fetch_add(&b->count, 1, __ATOMIC_SEQ_CST);
     if (before % 2) {
-        __atomic_fetch_add(&b->word, 4, __ATOMIC_SEQ_CST);
+        __atomic_fetch_add(&b->word, 2, __ATOMIC_SEQ_CST);
         pshm_os_futex_wake(&b->word, INT_MAX);
         return 1;
     }
@@ -72,11 +73,11 @@ static int pass(int64_t timeout)
     int64_t deadline = pshm_deadline(timeout);
     if (broken == COUNTED)
         return pass_counted(timeout);
-    int rc = CRASH_PATIENTLY(pshm_barrier_arrive(&barrier, &ticket));
+    int rc = CRASH_PATIENTLY(pshm_barrier_arrive(&barrier, &ticket, PSHM_FOREVER));
     while (!rc) {
         if (broken == NO_WAKE && !ticket.passed) {
             uint32_t word = pshm_load(&body()->word);
-            if (word >> 2 == ticket.phase && !(word & 1) &&
+            if (word >> 1 == ticket.phase && !(word & 1) &&
                 pshm_os_futex_wait(&body()->word, word, deadline) == -ETIMEDOUT)
                 return -ETIMEDOUT;
         }
@@ -99,7 +100,7 @@ static int companion(void *context)
 static const char *is_sound(const crash_facts *facts)
 {
     (void)facts;
-    int rc = pshm_barrier_reset(&barrier), status;
+    int rc = CRASH_PATIENTLY(pshm_barrier_reset(&barrier)), status;
     pid_t pid = rc ? -1 : crash_fork(companion, NULL);
     if (!rc)
         rc = pass(INT64_C(400000000));

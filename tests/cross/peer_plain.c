@@ -76,7 +76,7 @@ static int broken_or(int rc, long long value)
 static int barrier_wait(pshm_barrier *barrier, int64_t deadline)
 {
     pshm_barrier_ticket ticket = {0};
-    int rc = THROUGH(pshm_barrier_arrive(barrier, &ticket));
+    int rc = THROUGH(pshm_barrier_arrive(barrier, &ticket, PSHM_FOREVER));
     if (!rc)
         rc = THROUGH(pshm_barrier_sleep(barrier, &ticket, deadline));
     return broken_or(rc, ticket.index);
@@ -126,7 +126,8 @@ static int owned(peer_thing *thing, const char *verb, const char *word, int64_t 
     if (!strcmp(verb, "leave"))
         return THROUGH(pshm_barrier_leave(&thing->barrier));
     if (!strcmp(verb, "reset") || !strcmp(verb, "abort"))
-        return !strcmp(verb, "reset") ? pshm_barrier_reset(&thing->barrier) : pshm_barrier_abort(&thing->barrier);
+        return !strcmp(verb, "reset") ? THROUGH(pshm_barrier_reset(&thing->barrier))
+                                      : pshm_barrier_abort(&thing->barrier);
     rc = !strcmp(verb, "broken") ? pshm_barrier_broken(&thing->barrier) : pshm_barrier_waiting(&thing->barrier);
     return say(rc < 0 ? rc : 0, rc);
 }

@@ -41,6 +41,7 @@ typedef struct pshm_barrier {
 typedef struct pshm_barrier_ticket {
     uint32_t phase;
     uint32_t index; /* how many had arrived before: 0 to parties - 1, another for each that waits in the phase */
+    uint32_t asked; /* whose life is asked for next */
     bool passed;    /* nobody is waited for any more */
 } pshm_barrier_ticket;
 
@@ -68,9 +69,10 @@ PSHM_API int pshm_barrier_join(pshm_barrier *barrier);
  * Errors: as pshm_barrier_join but PSHM_EPARTIES and PSHM_EBROKEN. */
 PSHM_API int pshm_barrier_leave(pshm_barrier *barrier);
 
-/* The first step of a wait: joins, and arrives. The last one to arrive lets all go.
- * Errors: as pshm_barrier_join. */
-PSHM_API int pshm_barrier_arrive(pshm_barrier *barrier, pshm_barrier_ticket *ticket);
+/* The first step of a wait: joins, and arrives. The last one to arrive lets all go. It waits for the table of members alone;
+ * a deadline that passes meanwhile breaks the barrier.
+ * Errors: as pshm_barrier_join; -ETIMEDOUT. */
+PSHM_API int pshm_barrier_arrive(pshm_barrier *barrier, pshm_barrier_ticket *ticket, int64_t deadline);
 
 /* The second: waits until all have arrived, for a slice at the most. A deadline that passes breaks the barrier for all.
  * Errors: PSHM_EBROKEN (also by pshm_barrier_reset); PSHM_ECLOSED, PSHM_EDELETED, PSHM_ELOST; PSHM_EHOLDS; -ETIMEDOUT; -EINTR
@@ -86,8 +88,9 @@ PSHM_API int pshm_barrier_withdraw(pshm_barrier *barrier, const pshm_barrier_tic
  * Errors: PSHM_ECLOSED, PSHM_EREADONLY, PSHM_EDELETED, PSHM_ELOST; PSHM_EPARTICIPANTS, -ENOMEM. */
 PSHM_API int pshm_barrier_abort(pshm_barrier *barrier);
 
-/* Begins a new phase, whole: who waits in this one gets PSHM_EBROKEN. Members stay members.
- * Errors: as pshm_barrier_abort. */
+/* Begins a new phase, whole: who waits in this one gets PSHM_EBROKEN. Members stay members, but for the dead of one that a
+ * death breaks: their parties are open.
+ * Errors: as pshm_barrier_leave. */
 PSHM_API int pshm_barrier_reset(pshm_barrier *barrier);
 
 /* How many wait now, and whether it is broken: 0 or more.
