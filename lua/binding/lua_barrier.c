@@ -161,7 +161,7 @@ static int barrier_leave(lua_State *L)
 }
 
 /* barrier:reset()
- * Makes it whole again; who waits gets {code = "EBROKEN"}. */
+ * Makes it whole again; who waits gets {code = "EBROKEN"}. Where a death breaks it, the dead are members no longer. */
 static int barrier_reset(lua_State *L)
 {
     (void)to_barrier(L);

@@ -954,7 +954,7 @@ function barrier:join() end
 ---This thread is a member no longer.
 function barrier:leave() end
 
----Makes it whole again; who waits gets {code = "EBROKEN"}.
+---Makes it whole again; who waits gets {code = "EBROKEN"}. Where a death breaks it, the dead are members no longer.
 function barrier:reset() end
 
 ---Breaks it until somebody resets it.

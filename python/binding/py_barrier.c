@@ -162,7 +162,9 @@ static PyMethodDef methods[] = {
      "counts as "
      "dead."},
     {"reset", barrier_reset, METH_NOARGS,
-     "reset($self, /)\n--\n\nMakes it whole again; who waits gets threading.BrokenBarrierError."},
+     "reset($self, /)\n--\n\nMakes it whole again; who waits gets threading.BrokenBarrierError. Where a death breaks "
+     "it,\n"
+     "the dead are members no longer."},
     {"abort", barrier_abort, METH_NOARGS,
      "abort($self, /)\n--\n\nBreaks it: who waits, and who comes, gets threading.BrokenBarrierError until somebody "
      "resets "

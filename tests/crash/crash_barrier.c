@@ -35,6 +35,31 @@ static int prepare_shrinking(void)
     return prepare_as(PSHM_ON_DEATH_SHRINK);
 }
 
+/* One that comes, breaks it, and dies: nobody else is a member of what it leaves broken. */
+static int come_and_break(void *context)
+{
+    (void)context;
+    int rc = pshm_barrier_arrive(&barrier, &ticket, PSHM_FOREVER);
+    return rc ? rc : pshm_barrier_abort(&barrier);
+}
+
+static int leave_broken(int rc)
+{
+    int status = 1;
+    pid_t pid = rc ? -1 : crash_fork(come_and_break, NULL);
+    return rc ? rc : crash_wait(pid, &status, 2000) == pid && !status ? 0 : -EIO;
+}
+
+static int prepare_broken_breaking(void)
+{
+    return leave_broken(prepare_breaking());
+}
+
+static int prepare_broken_shrinking(void)
+{
+    return leave_broken(prepare_shrinking());
+}
+
 static bool breaks(void)
 {
     return barrier.on_death == PSHM_ON_DEATH_BREAK;
@@ -72,13 +97,11 @@ static int companion(void *context)
     return rc < 0 ? crash_fail("companion: %s", pshm_error_name(rc)) : rc;
 }
 
-/* Whatever was done to it, two new ones pass it together, with a number each; nobody else is a member. */
-static const char *is_sound(const crash_facts *facts)
+/* Two new ones pass it together, with a number each; nobody else is a member. */
+static const char *is_as_new(const crash_facts *facts)
 {
     (void)facts;
-    int rc = CRASH_PATIENTLY(pshm_barrier_reset(&barrier)), status;
-    if (rc)
-        return crash_wrong("reset", rc);
+    int rc, status;
     for (int i = 0; i < 2; i++) {
         pid_t pid = crash_fork(companion, NULL);
         rc = pass(INT64_C(1500000000));
@@ -93,6 +116,13 @@ static const char *is_sound(const crash_facts *facts)
             return crash_wrong("leave", rc);
     }
     return pshm_barrier_waiting(&barrier) == 0 && pshm_barrier_broken(&barrier) == 0 ? NULL : "it is not as new";
+}
+
+/* The same once it is reset, whatever was done to it. */
+static const char *is_sound(const crash_facts *facts)
+{
+    int rc = CRASH_PATIENTLY(pshm_barrier_reset(&barrier));
+    return rc ? crash_wrong("reset", rc) : is_as_new(facts);
 }
 
 /* Who comes beside the victim: does not wait for ever, and is told of nothing that is not so. */
@@ -127,6 +157,11 @@ static int withdraw(void)
 static int join(void)
 {
     return lenient(CRASH_PATIENTLY(pshm_barrier_join(&barrier)));
+}
+
+static int join_as_new(void)
+{
+    return CRASH_PATIENTLY(pshm_barrier_join(&barrier));
 }
 
 static int leave(void)
@@ -240,10 +275,16 @@ static void have_comer(void)
 #define SHORT (CRASH_STATES | CRASH_STOP)
 #define ALONE (CRASH_STATES | CRASH_EVERY | CRASH_STOP | CRASH_REPAIR)
 
-#define WORKS(policy, prepared)                                                                                        \
+#define WORKS(policy, prepared, prepared_broken)                                                                       \
     {                                                                                                                  \
         "barrier, " policy ": join", ALONE,         .prepare = prepared, .operate = join,                              \
         .partner = come_beside,      .repair = join},                                                                  \
+        {"barrier, " policy ": join after a dead group",                                                               \
+         CRASH_STATES | CRASH_EVERY | CRASH_REPAIR,                                                                    \
+         .prepare = prepared_broken,                                                                                   \
+         .operate = join_as_new,                                                                                       \
+         .repair = join_as_new,                                                                                        \
+         .verify = is_as_new},                                                                                         \
         {"barrier, " policy ": arrive", ALONE,           .prepare = prepared, .operate = arrive,                       \
          .partner = come_beside,        .repair = arrive},                                                             \
         {"barrier, " policy ": arrive as the last",                                                                    \
@@ -287,7 +328,8 @@ static void have_comer(void)
         "barrier, " policy ": reset", SHORT, .prepare = prepared, .reset = have_waiter, .operate = reset_it            \
     }
 
-static const crash_work works[] = {WORKS("break", prepare_breaking), WORKS("shrink", prepare_shrinking)};
+static const crash_work works[] = {WORKS("break", prepare_breaking, prepare_broken_breaking),
+                                   WORKS("shrink", prepare_shrinking, prepare_broken_shrinking)};
 
 int main(int argc, char **argv)
 {
@@ -295,7 +337,7 @@ int main(int argc, char **argv)
     crash_init(argv);
     for (size_t i = 0; i < sizeof works / sizeof *works; i++) {
         crash_work work = works[i];
-        work.verify = is_sound;
+        work.verify = work.verify ? work.verify : is_sound;
         crash_work_run(&work, SIZE, PARTICIPANTS);
     }
     return crash_report();

@@ -110,7 +110,7 @@ CONDITION = Layout(64, "sequence 0 I, sleepers 4 I, mutex 8 Q, serial 16 Q, unus
 EVENT = Layout(64, "sleepers 0 I, state 4 I, unused 8 14I")
 LATCH = Layout(64, "sleepers 0 I, count 4 I, initial 8 I, unused 12 13I")
 PERMITS = Layout(64, "sleepers 0 I,changes 4 I,guard 8 OWNER,total 24 I,free 28 I,mark 32 2Q,unused 48 2Q")
-BARRIER = Layout(64, "word 0 I,parties 4 I,guard 8 OWNER,unused 24 5Q")
+BARRIER = Layout(64, "word 0 I,passed 4 I,guard 8 OWNER,parties 24 I,unused 28 9I")
 ONCE = Layout(64, "owner 0 OWNER,done 16 I,sleepers 20 I,unused 24 5Q")
 SLEEPS = 3  # bits of `sleepers`
 
@@ -298,7 +298,7 @@ class Object:
     parties: int | None = None  # of a barrier, and
     phase: int | None = None
     broken: bool | None = None
-    was_reset: bool | None = None
+    passed: int | None = None
     members: list[tuple[int, int, bool]] = field(default_factory=list)  # slot, generation, arrived in this phase
     done: bool | None = None  # of a once
     owner: Owner | None = None  # of a once; of permits and barriers the guard
@@ -576,9 +576,9 @@ def objects(arena: Arena) -> Iterator[Object]:
             more = {"done": bool(found["done"]), "sleepers": found["sleepers"] & SLEEPS}
         elif KINDS.get(node["kind"]) == "barrier":
             found = BARRIER.read(memory, place + body)
-            phase = found["word"] >> 2
+            phase = found["word"] >> 1
             more = {"parties": found["parties"], "phase": phase}
-            more |= {"broken": bool(found["word"] & 1), "was_reset": bool(found["word"] & 2)}
+            more |= {"broken": bool(found["word"] & 1), "passed": found["passed"]}
             more["members"] = [
                 ((word & 0x7FFF) - 1, word >> 15 & 0x3FFFFFFF, word >> 45 == 1 << 18 | phase & 0x3FFFF)
                 for word in memory.unpack(f"{found['parties']}Q", place + body + 64)

@@ -354,7 +354,7 @@ def test_barrier(arena: polyshm.Arena, on_death: str) -> None:
     barrier = arena.barrier("phases", 3, on_death)
     seen = read(arena).names["phases"]
     assert (seen.noun, seen.parties, seen.shrinks, seen.phase) == ("barrier", 3, on_death == "shrink", 0)
-    assert (seen.broken, seen.was_reset, seen.members, len(seen.body)) == (False, False, [], 64 + 3 * 8)
+    assert (seen.broken, seen.passed, seen.members, len(seen.body)) == (False, 0, [], 64 + 3 * 8)
     barrier.join()
     decoded = read(arena)
     (slot,) = [slot for slot in decoded.slots if slot.alive]
@@ -365,9 +365,15 @@ def test_barrier(arena: polyshm.Arena, on_death: str) -> None:
     assert (seen.phase, seen.broken, seen.members[0][2]) == (0, True, True)
     barrier.reset()
     seen = read(arena).names["phases"]
-    assert (seen.phase, seen.broken, seen.was_reset, seen.members[0][2]) == (1, False, True, False)
+    assert (seen.phase, seen.broken, seen.passed, seen.members[0][2]) == (1, False, 0, False)
     barrier.leave()
     assert read(arena).names["phases"].members == []
+    alone = arena.barrier("alone", 1, on_death)
+    alone.wait()
+    alone.wait()
+    alone.reset()
+    seen = read(arena).names["alone"]
+    assert (seen.phase, seen.broken, seen.passed, seen.members[0][2]) == (3, False, 2, False)
 
 
 def test_once(arena: polyshm.Arena) -> None:

@@ -40,7 +40,7 @@ typedef struct pshm_barrier {
 /* What a wait knows between its steps. */
 typedef struct pshm_barrier_ticket {
     uint32_t phase;
-    uint32_t index; /* how many had arrived before: 0 to parties - 1, another for each that waits in the phase */
+    uint32_t index; /* how many had arrived before: 0 to parties - 1, another for each, but if one went away */
     uint32_t asked; /* whose life is asked for next */
     bool passed;    /* nobody is waited for any more */
 } pshm_barrier_ticket;
