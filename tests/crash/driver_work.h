@@ -54,12 +54,12 @@ void crash_work_run(const crash_work *work, size_t size, unsigned participants);
 /* The case alone, valid until the next call. */
 const crash_case *crash_work_case(const crash_work *work, size_t size, unsigned participants);
 
-/* Calls again while it is -EINTR: until a second is over; in a partner until it is clear that a stopped victim has one of
- * the arena's own locks, which is -EAGAIN. */
+/* Calls again while it is -EINTR: for three quarters of the time that survivors have; in a partner until it is clear that a
+ * stopped victim has one of the arena's own locks, which is -EAGAIN. */
 #define CRASH_PATIENTLY(call)                                                                                          \
     __extension__({                                                                                                    \
         int rc_;                                                                                                       \
-        int64_t end_ = pshm_deadline(INT64_C(1000000000));                                                             \
+        int64_t end_ = pshm_deadline(INT64_C(750000) * crash_deadline());                                              \
         do                                                                                                             \
             rc_ = (call);                                                                                              \
         while (rc_ == -EINTR && crash_goes_on(end_));                                                                  \
