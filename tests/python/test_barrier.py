@@ -171,6 +171,38 @@ def test_a_death_breaks(barrier) -> None:
     barrier.reset()
 
 
+def test_reset_after_a_death(arena) -> None:
+    """Whoever is left goes on with a new one."""
+    barrier = arena.barrier("three", 3)
+
+    def survive() -> None:
+        barrier.wait(30)
+        try:
+            barrier.wait(30)
+        except threading.BrokenBarrierError:
+            arena.counter("told").add()
+            arena.event("reset").wait(30)
+            barrier.wait(30)
+            barrier.wait(30)
+        else:
+            raise AssertionError
+
+    told, reset = arena.counter("told"), arena.event("reset")
+    survivor = child(survive)
+    victim = child(lambda: (barrier.wait(30), time.sleep(60)))
+    barrier.wait(30)
+    kill(victim)
+    with pytest.raises(threading.BrokenBarrierError):
+        barrier.wait(30)
+    assert told.wait(1, 30)
+    barrier.reset()
+    reset.set()
+    fresh = child(lambda: [barrier.wait(30) for _ in range(2)])
+    barrier.wait(30)
+    barrier.wait(30)
+    assert (code_of(survivor), code_of(fresh)) == (0, 0)
+
+
 def start_main(barrier: polyshm.Barrier, pid: int) -> tuple[list, threading.Thread]:
     """Waits in this thread while another kills."""
 
