@@ -193,24 +193,57 @@ static int wait_short(void)
 
 /* ---- with another ---- */
 
+/* What they were told. */
+enum { WAITER_PASSED = 1, WAITER_BROKEN = 2, VICTIM_PASSED = 4, VICTIM_BROKEN = 8 };
+
+static int note(int64_t what)
+{
+    __atomic_fetch_or(&crash_noted->done, what, __ATOMIC_SEQ_CST);
+    return 0;
+}
+
+/* The last one to come, which is stopped, and the barrier is broken beside it. */
+static int wait_and_note(void)
+{
+    int rc = pass(INT64_C(200000000));
+    if (rc == -ETIMEDOUT) /* the waiter was told so, and is gone: this is the first of a new group */
+        return 0;
+    return rc >= 0 ? note(VICTIM_PASSED) : rc == PSHM_EBROKEN ? note(VICTIM_BROKEN) : rc;
+}
+
+static int abort_beside(void)
+{
+    int rc = pshm_barrier_abort(&barrier);
+    return rc ? crash_fail("partner: %s", pshm_error_name(rc)) : 0;
+}
+
+/* Both have passed, or none has. */
+static const char *is_one_story(const crash_facts *facts)
+{
+    int64_t told = crash_noted->done;
+    if ((told & WAITER_PASSED && told & VICTIM_BROKEN) || (told & WAITER_BROKEN && told & VICTIM_PASSED))
+        return "one has passed, and the other is told that it is broken";
+    return is_sound(facts);
+}
+
 /* Waits before the victim comes: it passes, or is told that the victim is dead. */
 static int waiter(void *context)
 {
-    (void)context;
     pshm_barrier_ticket mine;
+    (void)context;
     int rc = CRASH_PATIENTLY(pshm_barrier_arrive(&barrier, &mine, PSHM_FOREVER));
     int64_t deadline = pshm_deadline(LONG);
     crash_noted->ready = 1;
     while (!rc) {
         rc = pshm_barrier_sleep(&barrier, &mine, deadline);
         if (!rc)
-            return 0;
+            return note(WAITER_PASSED);
         /* A victim that died before it had come is nobody to the barrier. */
         if (rc == -EINTR && crash_noted->go && pshm_deadline(0) > deadline - LONG + INT64_C(150000000))
             return CRASH_PATIENTLY(pshm_barrier_abort(&barrier));
         rc = rc == -EINTR ? 0 : rc;
     }
-    return rc == PSHM_EBROKEN ? 0 : crash_fail("waiter: %s", pshm_error_name(rc));
+    return rc == PSHM_EBROKEN ? note(WAITER_BROKEN) : crash_fail("waiter: %s", pshm_error_name(rc));
 }
 
 static void have_waiter(void)
@@ -293,6 +326,13 @@ static void have_comer(void)
          .reset = have_waiter,                                                                                         \
          .operate = arrive,                                                                                            \
          .partner = come_beside},                                                                                      \
+        {"barrier, " policy ": come as the last, aborted meanwhile",                                                   \
+         CRASH_STOP,                                                                                                   \
+         .prepare = prepared,                                                                                          \
+         .reset = have_waiter,                                                                                         \
+         .operate = wait_and_note,                                                                                     \
+         .partner = abort_beside,                                                                                      \
+         .verify = is_one_story},                                                                                      \
         {"barrier, " policy ": arrive as a member",                                                                    \
          SHORT,                                                                                                        \
          .prepare = prepared,                                                                                          \
