@@ -125,6 +125,8 @@ int pshm_once_begin(pshm_once *once, int64_t deadline)
         return rc;
     body *b = body_of(once);
     rc = take(m, once, deadline);
+    if (PSHM_UNLIKELY(rc == PSHM_ERELOCK)) /* that is of locks */
+        rc = PSHM_ESELFWAIT;
     if (rc == 0) {
         pshm_owner_repaired(&b->owner);
         rc = is_done(b);

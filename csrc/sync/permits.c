@@ -134,7 +134,7 @@ int pshm_permits_init(pshm_permits *permits, pshm_arena *arena, const char *name
     uint32_t flags;
     int rc = pshm_object_open(&permits->object, arena, &wish, &flags, &made);
     if (rc)
-        return rc == PSHM_ENONAME && create ? PSHM_ETOOFEW : rc;
+        return rc == PSHM_ENONAME && create && any ? PSHM_ENOCOUNT : rc;
     permits->place = pshm_place_of(arena->attachment, body_of(permits)->mark);
     permits->total = pshm_load(&body_of(permits)->total);
     if (permits->total < 1 || permits->total > PSHM_PERMITS_MAX)
@@ -255,7 +255,7 @@ static int acquire(pshm_permits *permits, int64_t n, int64_t deadline)
         return rc;
     uint32_t wanted = (uint32_t)n;
     if (PSHM_UNLIKELY(count_of(m, permits->place) + wanted > permits->total)) {
-        rc = deadline == PSHM_OWNER_NOW ? -ETIMEDOUT : PSHM_ERELOCK;
+        rc = deadline == PSHM_OWNER_NOW ? -ETIMEDOUT : PSHM_ESELFWAIT;
     } else {
         rc = attempt(m, permits, wanted, NULL);
         if (rc == TOO_FEW)

@@ -57,6 +57,15 @@ int lpshm_permits_of(lua_State *L)
     return 1;
 }
 
+/* As lpshm_object_fail, and says how many were asked for where that was wrong. */
+static int count_fail(lua_State *L, const lpshm_permits *self, int rc, int64_t n)
+{
+    if (rc != PSHM_ETOOFEW && rc != PSHM_ETOOMANY && (rc != PSHM_ENOTOWNER || n < 2))
+        return lpshm_object_fail(L, &self->object, rc);
+    const char *subject = lua_pushfstring(L, "%s: n %I", self->object.subject, (LUAI_UACINT)n);
+    return lpshm_fail_about(L, subject, self->object.address, rc);
+}
+
 static int acquire_slice(void *handle, int64_t deadline, void *data)
 {
     return pshm_permits_acquire(handle, *(int64_t *)data, deadline);
@@ -76,7 +85,7 @@ static int permits_acquire(lua_State *L)
         return 1;
     }
     if (rc != -EBUSY)
-        return lpshm_object_fail(L, &self->object, rc);
+        return count_fail(L, self, rc, n);
     if (timeout)
         return lpshm_object_wait(L, &lpshm_permits_noun, timeout, acquire_slice, &n);
     lua_pushboolean(L, 0);
@@ -89,8 +98,9 @@ static int permits_acquire(lua_State *L)
 static int permits_release(lua_State *L)
 {
     lpshm_permits *self = lpshm_to_object(L, 1, &lpshm_permits_noun);
-    int rc = pshm_permits_release(&self->permits, (int64_t)lpshm_opt_bytes(L, 2, "n", 1));
-    return PSHM_LIKELY(!rc) ? 0 : lpshm_object_fail(L, &self->object, rc);
+    int64_t n = (int64_t)lpshm_opt_bytes(L, 2, "n", 1);
+    int rc = pshm_permits_release(&self->permits, n);
+    return PSHM_LIKELY(!rc) ? 0 : count_fail(L, self, rc, n);
 }
 
 /* permits:guard(n, timeout) -> guard
@@ -108,7 +118,8 @@ static int permits_guard_of(lua_State *L)
         rc = timeout ? lpshm_object_slices(L, &lpshm_permits_noun, timeout, acquire_slice, &n) : -ETIMEDOUT;
     self = lpshm_to_object(L, 1, &lpshm_permits_noun);
     if (rc)
-        return lpshm_object_fail_loudly(L, &self->object, rc);
+        return pshm_error_class(rc) == PSHM_CLASS_OS ? lpshm_object_fail_loudly(L, &self->object, rc)
+                                                     : count_fail(L, self, rc, n);
     lpshm_object_keep(&self->object);
     guard->permits = self;
     guard->n = n;

@@ -60,6 +60,17 @@ PyObject *py_object_raise(PyObject *self, int rc)
     return NULL;
 }
 
+PyObject *py_object_raise_count(PyObject *self, int rc, uint64_t n)
+{
+    const bool about = rc == PSHM_ETOOFEW || rc == PSHM_ETOOMANY || (rc == PSHM_ENOTOWNER && n > 1);
+    PyObject *what = about ? py_object_describe(((py_object *)self)->object) : NULL;
+    if (what != NULL) {
+        raise_about(self, rc, "%U: n %llu", what, (unsigned long long)n);
+        Py_DECREF(what);
+    }
+    return about ? NULL : py_object_raise(self, rc);
+}
+
 /* ---- opening ---- */
 
 typedef struct opening {

@@ -81,6 +81,8 @@ PyObject *py_object_of(PyObject *arena, const py_noun *noun, PyObject *const *ar
 
 /* Sets the exception of `rc`. Returns NULL. */
 PyObject *py_object_raise(PyObject *self, int rc);
+/* The same, which says how many were asked for where that was wrong. */
+PyObject *py_object_raise_count(PyObject *self, int rc, uint64_t n);
 
 /* True once a step returned 0, False after the timeout, NULL with an exception set. */
 PyObject *py_object_wait(PyObject *self, glue_step step, void *closure, int64_t timeout);

@@ -31,12 +31,12 @@ static int wait_step(void *closure, int64_t deadline)
 
 static PyObject *take(PyObject *object, uint64_t n, int64_t timeout)
 {
-    wait_closure wait = {core_of(object), n < INT64_MAX ? (int64_t)n : INT64_MAX};
+    wait_closure wait = {core_of(object), (int64_t)n};
     int rc = pshm_permits_try(wait.permits, wait.n);
     if (PSHM_LIKELY(rc == 0))
         Py_RETURN_TRUE;
     if (rc != -EBUSY)
-        return py_object_raise(object, rc);
+        return py_object_raise_count(object, rc, n);
     if (timeout == 0)
         Py_RETURN_FALSE;
     return py_object_wait(object, wait_step, &wait, timeout);
@@ -63,9 +63,9 @@ static PyObject *permits_release(PyObject *object, PyObject *const *args, Py_ssi
     if (PSHM_UNLIKELY(nargs != 0 || kwnames != NULL) &&
         (glue_args(&signature, args, nargs, kwnames, given) < 0 || glue_count(given[0], "n", &n) < 0))
         return NULL;
-    int rc = pshm_permits_release(core_of(object), n < INT64_MAX ? (int64_t)n : INT64_MAX);
+    int rc = pshm_permits_release(core_of(object), (int64_t)n);
     if (PSHM_UNLIKELY(rc != 0))
-        return py_object_raise(object, rc);
+        return py_object_raise_count(object, rc, n);
     Py_RETURN_NONE;
 }
 

@@ -72,8 +72,8 @@ static void test_verbs(helper_world *world)
     assert_rc(pshm_once_finish(&o, true), PSHM_ENOTOWNER);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(pshm_once_begin(&o, i ? 0 : PSHM_FOREVER), 0);
-        assert_rc(pshm_once_begin(&o, 0), PSHM_ERELOCK);
-        assert_rc(pshm_once_begin(&other, PSHM_FOREVER), PSHM_ERELOCK);
+        assert_rc(pshm_once_begin(&o, 0), PSHM_ESELFWAIT);
+        assert_rc(pshm_once_begin(&other, PSHM_FOREVER), PSHM_ESELFWAIT);
         assert_rc(pshm_participant_detach(world->arena), PSHM_EHELD);
         assert_int_equal(pthread_create(&thread, NULL, begin_elsewhere, &o), 0);
         pthread_join(thread, NULL);

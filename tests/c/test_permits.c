@@ -40,7 +40,7 @@ static void test_names(helper_world *world)
     pshm_arena *arena = world->arena;
     pshm_permits p;
     bool created = true;
-    assert_rc(pshm_permits_init(&p, arena, "permits", 7, true, PSHM_PERMITS_ANY, &created), PSHM_ETOOFEW);
+    assert_rc(pshm_permits_init(&p, arena, "permits", 7, true, PSHM_PERMITS_ANY, &created), PSHM_ENOCOUNT);
     assert_rc(pshm_permits_init(&p, arena, "permits", 7, false, PSHM_PERMITS_ANY, &created), PSHM_ENONAME);
     assert_rc(pshm_permits_init(&p, arena, "permits", 7, false, 3, &created), PSHM_ENONAME);
     assert_rc(pshm_permits_init(&p, arena, "permits", 7, true, 0, &created), PSHM_ETOOFEW);
@@ -94,8 +94,8 @@ static void test_verbs(helper_world *world)
         expect(&p, 1, 3);
         /* It would wait for itself. */
         assert_rc(pshm_permits_try(&p, 2), -EBUSY);
-        assert_rc(pshm_permits_acquire(&p, 2, PSHM_FOREVER), PSHM_ERELOCK);
-        assert_rc(pshm_permits_acquire(&p, 4, 0), PSHM_ERELOCK);
+        assert_rc(pshm_permits_acquire(&p, 2, PSHM_FOREVER), PSHM_ESELFWAIT);
+        assert_rc(pshm_permits_acquire(&p, 4, 0), PSHM_ESELFWAIT);
         assert_rc(pshm_permits_try(&p, 5), PSHM_ETOOMANY);
         assert_rc(pshm_permits_acquire(&p, 5, PSHM_FOREVER), PSHM_ETOOMANY);
         assert_rc(pshm_permits_acquire(&p, INT64_MAX, PSHM_FOREVER), PSHM_ETOOMANY);

@@ -104,7 +104,7 @@ static void test_marks(helper_world *world)
     /* Its own. */
     pshm_store(&m->slot->held[own], p.place | COUNT(65535));
     assert_rc(pshm_permits_try(&p, 1), -EBUSY);
-    assert_rc(pshm_permits_acquire(&p, 1, PSHM_FOREVER), PSHM_ERELOCK);
+    assert_rc(pshm_permits_acquire(&p, 1, PSHM_FOREVER), PSHM_ESELFWAIT);
     assert_int_equal(available(&p), 0);
     assert_rc(pshm_permits_release(&p, 65534), 0);
     pshm_store(&m->slot->held[own], p.place); /* none, though it has one */

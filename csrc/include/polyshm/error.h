@@ -65,6 +65,7 @@ typedef enum pshm_class {
     X(ERELOCK, -1033, RUNTIME, "already held by this thread, and not recursive")                                       \
     X(EHELD, -1034, RUNTIME, "already held by this lock object")                                                       \
     X(ENOCOUNT, -1035, VALUE, "does not exist, and to create it takes the number that it begins with")                 \
+    X(ESELFWAIT, -1036, RUNTIME, "this thread would wait for itself")                                                  \
     X(EREMADE, -1040, DELETED, "was removed, or removed and made anew")                                                \
     X(EDELETED, -1041, DELETED, "the object was deleted")                                                              \
     X(ENONAME, -1050, KEY, "no object has this name")                                                                  \

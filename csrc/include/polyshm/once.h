@@ -33,7 +33,7 @@ PSHM_API void pshm_once_fini(pshm_once *once);
 /* 1: it is done, by whomever; 0: the calling thread has to do it now, and to call pshm_once_finish. While another does it,
  * this waits, for one slice at the most.
  * Errors: PSHM_ECLOSED, PSHM_EREADONLY (it is not done), PSHM_EDELETED, PSHM_ELOST, PSHM_ECORRUPT; PSHM_EPARTICIPANTS,
- *   PSHM_EHOLDS (32 at a time), -ENOMEM; PSHM_ERELOCK (this thread is doing it); -ETIMEDOUT; -EINTR (the slice is over, or a
+ *   PSHM_EHOLDS (32 at a time), -ENOMEM; PSHM_ESELFWAIT (this thread is doing it); -ETIMEDOUT; -EINTR (the slice is over, or a
  *   signal came: call again).
  * Safe: threads, processes.  Blocks: until the other has done it, or failed, or died, or `deadline`. */
 PSHM_API int pshm_once_begin(pshm_once *once, int64_t deadline);

@@ -26,9 +26,9 @@ typedef struct pshm_permits {
 /* Opens the permits `name`, or with `create` makes `total` of them, 1 to 65,535, where there are none; *created
  * says which, and `created` may be NULL.
  * Errors: PSHM_ECLOSED, PSHM_EREADONLY (to create), PSHM_ENONAME, PSHM_ENAMESIZE, PSHM_ENAMETEXT, PSHM_EKIND (the name is
- *   another noun's), PSHM_EPARAMETER (exist, and are not `total`), PSHM_ETOOFEW (`total` is less than 1; PSHM_PERMITS_ANY to
- *   create), PSHM_ETOOMANY, PSHM_EPARTICIPANTS, PSHM_EHOLDS, PSHM_ECORRUPT, PSHM_ELOST; -ENOSPC; -EINTR (a slice is over:
- *   call again).
+ *   another noun's), PSHM_EPARAMETER (exist, and are not `total`), PSHM_ETOOFEW (`total` is less than 1), PSHM_ETOOMANY,
+ *   PSHM_ENOCOUNT (to create, with PSHM_PERMITS_ANY), PSHM_EPARTICIPANTS, PSHM_EHOLDS, PSHM_ECORRUPT, PSHM_ELOST; -ENOSPC;
+ *   -EINTR (a slice is over: call again).
  * Owns: the handle is the caller's memory and keeps a reference to the arena until pshm_permits_fini.
  * Safe: threads, processes.  Blocks: while another creates or deletes. */
 PSHM_API int pshm_permits_init(pshm_permits *permits, pshm_arena *arena, const char *name, size_t length, bool create,
@@ -45,7 +45,7 @@ PSHM_API void pshm_permits_fini(pshm_permits *permits);
 PSHM_API int pshm_permits_try(pshm_permits *permits, int64_t n);
 
 /* Acquires `n` of them, all or none, waiting for one slice at the most. Who wants few may go ahead of who wants many.
- * Errors: as pshm_permits_try but -EBUSY; PSHM_ERELOCK (this thread has so many already that it would wait for itself);
+ * Errors: as pshm_permits_try but -EBUSY; PSHM_ESELFWAIT (this thread has so many already that all but those are too few);
  *   -ETIMEDOUT; -EINTR (the slice is over, or a signal came: call again).
  * Safe: threads, processes.  Blocks: until others release, or die, or `deadline`. */
 PSHM_API int pshm_permits_acquire(pshm_permits *permits, int64_t n, int64_t deadline);
