@@ -128,6 +128,19 @@ with changed:
     changed.notify_all()
     changed.wait(0.001)
     assert lock.locked()
+pool, setup = arena.permits("pool", 3), arena.once("setup")
+assert pool.acquire(2, 30) and pool.held() == 2
+with pool:
+    assert pool.available() <= 0
+pool.release(2)
+setup.run(arena.counter("setups").add)
+assert setup.done() and not setup.run(None.__class__)
+try:
+    pool.release()
+except RuntimeError:
+    pass
+else:
+    raise AssertionError
 try:
     arena["none"]
 except KeyError:
@@ -141,13 +154,14 @@ assert (me.language, me.holds) == ("python", ())
 
 
 @pytest.mark.parametrize(
-    "end", ["", "arena.close()", "del arena, lock, counter, rw, changed", "arena.close(); arena = None"]
+    "end", ["", "arena.close()", "del arena, lock, counter, rw, changed, pool, setup", "arena.close(); arena = None"]
 )
 def test_arenas_one_after_another(arena, end):
     for _ in range(3):
         run(ARENA_WORK.format(address=arena.address, times=100, end=end))
     assert arena["n"].load() == 300
     assert arena["ends"].load() == 3
+    assert (arena["pool"].available(), arena["setups"].load()) == (3, 1)
     assert arena.check() == []
 
 
@@ -167,6 +181,7 @@ def test_arenas_at_the_same_time(arena):
         thread.join()
     assert faults == []
     assert arena["n"].load() == 3000
+    assert (arena["pool"].available(), arena["setups"].load()) == (3, 1)
     assert arena.check() == []
 
 
@@ -177,3 +192,26 @@ def test_an_interpreter_that_ends_with_a_lock(arena):
     assert lock.locked()
     lock.release()
     assert not lock.locked()
+
+
+def test_an_interpreter_that_ends_with_permits(arena):
+    """As with a lock: they are the thread's."""
+    run(f"import polyshm; polyshm.Arena({arena.address!r}).permits('pool', 3).acquire(2)")
+    pool = arena.permits("pool")
+    assert (pool.held(), pool.available()) == (2, 1)
+    pool.release(2)
+
+
+def test_an_interpreter_that_runs_what_its_thread_runs(arena):
+    once = arena.once("setup")
+    code = f"""
+import os, polyshm
+try:
+    polyshm.Arena({arena.address!r}).once("setup").run(os.abort, 30)
+except RuntimeError as error:
+    assert "would wait for itself" in str(error)
+else:
+    raise AssertionError
+"""
+    assert once.run(lambda: run(code)) is True
+    assert once.done() is True

@@ -369,7 +369,9 @@ def test_read_only(arena, permits) -> None:
             readonly.permits("none", 3)
         other = readonly.permits("connections")
         permits.acquire()
-        assert (other.available(), other.total) == (2, 3)
+        assert (other.available(), other.held(), other.total) == (2, 0, 3)
+        with pytest.raises(RuntimeError, match="not held"):
+            other.release()
         for call in (other.acquire, other.__enter__):
             with pytest.raises(TypeError, match="permits 'connections': .*read-only"):
                 call()
