@@ -60,8 +60,9 @@ static int begin_slice(void *handle, int64_t deadline, void *data)
 static int once_run(lua_State *L)
 {
     lpshm_once *self = lpshm_to_object(L, 1, &lpshm_once_noun);
-    luaL_checktype(L, 2, LUA_TFUNCTION);
     int64_t timeout = lpshm_timeout(L, 3);
+    if (lua_type(L, 2) != LUA_TFUNCTION && luaL_getmetafield(L, 2, "__call") == LUA_TNIL)
+        luaL_typeerror(L, 2, "function");
     int rc = pshm_once_done(&self->once);
     if (!rc)
         rc = lpshm_object_slices(L, &lpshm_once_noun, timeout, begin_slice, NULL);

@@ -373,7 +373,7 @@ def test_read_only(arena, permits) -> None:
         with pytest.raises(RuntimeError, match="not held"):
             other.release()
         for call in (other.acquire, other.__enter__):
-            with pytest.raises(TypeError, match="permits 'connections': .*read-only"):
+            with pytest.raises(TypeError, match=r"permits 'connections': .*read-only"):
                 call()
         assert polyshm.wait([(other, 2)], 0) == [(other, 2)]
         assert polyshm.wait([(other, 3)], 0) == []
