@@ -298,6 +298,13 @@ function commands.act(name, verb, n, timeout)
   local ok, result
   if verb == "run" then
     ok, result = pcall(thing.run, thing, function() things[n]:add() end)
+  elseif verb == "stay" or verb == "fail" then
+    ok, result = pcall(thing.run, thing, function()
+      things[n]:add()
+      things[n]:wait(1000, limit)
+      if verb == "fail" then error("failed", 0) end
+    end)
+    if result == "failed" then ok, result = true, false end
   elseif getmetatable(thing).__name == "polyshm.permits" and verb == "acquire" then
     ok, result = pcall(thing.acquire, thing, number, limit)
   elseif verb == "acquire" or verb == "wait" then

@@ -50,7 +50,8 @@ gives.
   volley D C FIRST COUNT              COUNT turns of two players, who wait for the counter to be theirs
   plain X A KIND NAME PARAMETER       a semaphore, event ("auto"), latch, permits, once or barrier ("2"; "2s" shrinks),
                                       "-" for what it has; then
-  act X VERB N TIMEOUT                -> what the verb gives; N is a number, "-", or the counter that a once adds to
+  act X VERB N TIMEOUT                -> what the verb gives; N is a number, "-", or the counter that a once adds to,
+                                      which then with "stay" goes on for TIMEOUT, and with "fail" fails after that
   trip L COUNT                        COUNT times: lock and unlock
   create A PREFIX COUNT / deleteall A PREFIX COUNT                   of counters; what others did before is passed over
   root A INDEX / alloc A PLACE SIZE / free A PLACE / blocksize A PLACE / peek A PLACE SIZE / poke A PLACE BYTES
@@ -415,6 +416,23 @@ def cmd_plain(name: str, arena: str, kind: str, key: str, parameter: str):
         things[name] = make(key, int(parameter))
 
 
+class Failed(Exception):
+    pass
+
+
+def run_for(once: polyshm.Once, counter: polyshm.Counter, seconds: float | None, fail: bool) -> bool:
+    def function() -> None:
+        counter.add()
+        counter.wait(1000, seconds)
+        if fail:
+            raise Failed
+
+    try:
+        return once.run(function)
+    except Failed:
+        return False
+
+
 def cmd_act(name: str, verb: str, n: str, timeout: str):
     thing = things[name]
     limit = {} if verb not in ("acquire", "wait") else {"timeout": None if timeout == "-" else float(timeout)}
@@ -422,6 +440,8 @@ def cmd_act(name: str, verb: str, n: str, timeout: str):
         return (int(getattr(thing, verb)),)
     if verb == "run":
         return (flag(thing.run(things[n].add)),)
+    if verb in ("stay", "fail"):
+        return (flag(run_for(thing, things[n], None if timeout == "-" else float(timeout), verb == "fail")),)
     try:
         result = getattr(thing, verb)(*([] if n == "-" else [int(n)]), **limit)
     except threading.BrokenBarrierError:

@@ -82,19 +82,23 @@ static int barrier_wait(pshm_barrier *barrier, int64_t deadline)
     return broken_or(rc, ticket.index);
 }
 
-static int run_once(pshm_once *once, const char *counter, int64_t deadline)
+static int run_once(pshm_once *once, const char *verb, const char *name, int64_t until)
 {
+    pshm_counter *counter = &peer_find(name, PEER_COUNTER)->counter;
+    bool run = !strcmp(verb, "run"), fail = !strcmp(verb, "fail");
     int64_t now;
-    int rc = THROUGH(pshm_once_begin(once, deadline));
+    int rc = THROUGH(pshm_once_begin(once, run ? until : PSHM_FOREVER));
     if (rc < 0)
         return rc;
     if (rc == 0) {
-        int added = pshm_counter_add(&peer_find(counter, PEER_COUNTER)->counter, 1, &now);
-        int finished = pshm_once_finish(once, !added);
+        int added = pshm_counter_add(counter, 1, &now);
+        if (!run)
+            (void)THROUGH(pshm_counter_wait(counter, 1000, until));
+        int finished = pshm_once_finish(once, !added && !fail);
         if (added || finished)
             return added ? added : finished;
     }
-    return say(0, rc == 0);
+    return say(0, rc == 0 && !fail);
 }
 
 static int event_wait(pshm_event *event, int64_t deadline)
@@ -119,7 +123,7 @@ static int owned(peer_thing *thing, const char *verb, const char *word, int64_t 
         return say(rc, value);
     }
     if (!strcmp(thing->noun, "once"))
-        return !strcmp(verb, "run") ? run_once(&thing->once, word, until)
+        return strcmp(verb, "done") ? run_once(&thing->once, verb, word, until)
                                     : (rc = pshm_once_done(&thing->once), say(rc < 0 ? rc : 0, rc));
     if (!strcmp(verb, "wait"))
         return barrier_wait(&thing->barrier, until);

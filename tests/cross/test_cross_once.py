@@ -7,6 +7,7 @@ import os
 import signal
 
 import pytest
+from partners import Refused
 
 
 @pytest.fixture
@@ -49,3 +50,44 @@ def test_what_the_dead_made_stays(pair):
     first("act", "x", "run", "c", "-")
     kill(first)
     assert second("act", "x", "run", "c", "-") == ["0"]
+
+
+def running(pair, verb: str, seconds: str):
+    """The first is running it, the second waits for that."""
+    first, second = pair()
+    first.send("act", "x", verb, "c", seconds)
+    assert second("atleast", "c", "1", "30") == ["1"]
+    second.send("act", "x", "run", "c", "-")
+    return first, second
+
+
+def test_the_other_waits(pair):
+    first, second = running(pair, "stay", "0.1")
+    assert (first.answer(), second.answer()) == (["1"], ["0"])
+    assert first("count", "c", "load") == ["1"]
+
+
+def test_the_other_runs_what_failed(pair):
+    first, second = running(pair, "fail", "0.1")
+    assert (first.answer(), second.answer()) == (["0"], ["1"])
+    assert first("count", "c", "load") == ["2"]
+    assert first("act", "x", "run", "c", "-") == ["0"]
+
+
+def test_the_other_runs_where_the_runner_dies(pair):
+    first, second = running(pair, "stay", "-")
+    assert not second.lines.answered(0.01)
+    kill(first)
+    assert second.answer() == ["1"]
+    assert second("count", "c", "load") == ["2"]
+    assert second("act", "x", "done", "-", "-") == ["1"]
+    assert second("check", "a") == []
+
+
+def test_deleted_by_the_other(pair):
+    first, second = pair()
+    first("act", "x", "run", "c", "-")
+    second("delete", "a", "object")
+    with pytest.raises(Refused) as refused:
+        first("act", "x", "run", "c", "-")
+    assert refused.value.code == "EDELETED"

@@ -64,3 +64,47 @@ def test_a_death_gives_back(pair):
     kill(first)
     assert second.answer() == ["1"]
     second("act", "x", "release", "2", "-")
+
+
+def test_who_waits_for_many_gets_what_the_dead_had(pair):
+    """Some from a release, some from a death."""
+    first, second = pair("3")
+    first("act", "x", "acquire", "3", "-")
+    second.send("act", "x", "acquire", "2", "-")
+    first("act", "x", "release", "1", "-")
+    assert not second.lines.answered(0.01)
+    kill(first)
+    assert second.answer() == ["1"]
+    assert second("act", "x", "available", "-", "-") == ["1"]
+    assert second("act", "x", "held", "-", "-") == ["2"]
+    second("act", "x", "release", "2", "-")
+    assert second("check", "a") == []
+
+
+def test_deleted_by_the_other(pair):
+    first, second = pair("3")
+    first("act", "x", "acquire", "1", "-")
+    second.send("act", "x", "acquire", "3", "-")
+    first("delete", "a", "object")
+    with pytest.raises(Refused) as refused:
+        second.answer()
+    assert refused.value.code == "EDELETED"
+    first("act", "x", "release", "1", "-")
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("acquire", "4", "-"), "more than there are"),
+        (("acquire", "0", "-"), "must be at least 1"),
+        (("release", "0", "-"), "must be at least 1"),
+        (("release", "2", "-"), "not held by this thread"),
+        (("acquire", "3", "-"), "this thread would wait for itself"),
+    ],
+)
+def test_refused(pair, words, text):
+    for peer in pair("3"):
+        peer("act", "x", "acquire", "1", "-")
+        with pytest.raises(Refused, match=text):
+            peer("act", "x", *words)
+        assert peer("act", "x", "held", "-", "-") == ["1"]
