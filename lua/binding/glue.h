@@ -140,6 +140,19 @@ static inline uint64_t lpshm_opt_bytes(lua_State *L, int arg, const char *name, 
     return lua_isnoneornil(L, arg) ? otherwise : lpshm_bytes(L, arg, name);
 }
 
+/* A count of other things at `arg`: an integer from 0, or a float of that value. */
+uint64_t lpshm_slow_count(lua_State *L, int arg, const char *name);
+static inline uint64_t lpshm_count(lua_State *L, int arg, const char *name)
+{
+    int isnum;
+    lua_Integer value = lua_tointegerx(L, arg, &isnum);
+    return PSHM_LIKELY(isnum && value >= 0) ? (uint64_t)value : lpshm_slow_count(L, arg, name);
+}
+static inline uint64_t lpshm_opt_count(lua_State *L, int arg, const char *name, uint64_t otherwise)
+{
+    return lua_isnoneornil(L, arg) ? otherwise : lpshm_count(L, arg, name);
+}
+
 /* What is left of a segment from `offset` on; 0 beyond its end, which the check refuses then. */
 static inline uint64_t lpshm_rest(const pshm_segment *segment, uint64_t offset)
 {

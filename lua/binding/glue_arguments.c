@@ -50,6 +50,16 @@ uint64_t lpshm_slow_bytes(lua_State *L, int arg, const char *name)
     return slow_bytes(L, arg, name, false);
 }
 
+uint64_t lpshm_slow_count(lua_State *L, int arg, const char *name)
+{
+    int isnum;
+    (void)lua_tointegerx(L, arg, &isnum);
+    const char *what = lua_isnumber(L, arg) ? luaL_tolstring(L, arg, NULL) : luaL_typename(L, arg);
+    const char *wrong = isnum ? "must not be negative" : "a whole number expected";
+    luaL_argerror(L, arg, lua_pushfstring(L, "%s %s: %s", name, what, wrong));
+    return 0;
+}
+
 static int64_t nanoseconds(lua_Number seconds)
 {
     return seconds >= 4e9 ? LPSHM_FOREVER : (int64_t)ceil(seconds * 1e9);

@@ -58,7 +58,7 @@ int lpshm_barrier_of(lua_State *L)
     barrier_options options = {0, PSHM_ON_DEATH_UNSET};
     static const lpshm_option names[] = {{"on_death", LPSHM_OPTION_ON_DEATH, offsetof(barrier_options, on_death)}};
     lpshm_object_arguments(L);
-    options.parties = lpshm_opt_bytes(L, 3, "parties", 0);
+    options.parties = lpshm_opt_count(L, 3, "parties", 0);
     luaL_argcheck(L, options.parties || lua_isnoneornil(L, 3), 3, "parties must be at least 1");
     lpshm_options(L, 4, names, sizeof names / sizeof names[0], &options);
     (void)lpshm_object_of(L, &lpshm_barrier_noun, &options);

@@ -41,7 +41,7 @@ int lpshm_latch_open(lua_State *L)
 int lpshm_latch_of(lua_State *L)
 {
     lpshm_object_arguments(L);
-    const int64_t count = lua_isnoneornil(L, 3) ? PSHM_LATCH_ANY : (int64_t)lpshm_bytes(L, 3, "n");
+    const int64_t count = lua_isnoneornil(L, 3) ? PSHM_LATCH_ANY : (int64_t)lpshm_count(L, 3, "n");
     (void)lpshm_object_of(L, &lpshm_latch_noun, &count);
     return 1;
 }
@@ -60,7 +60,7 @@ static int latch_count_down(lua_State *L)
 {
     lpshm_latch *self = lpshm_to_object(L, 1, &lpshm_latch_noun);
     uint32_t left = 0;
-    int rc = pshm_latch_count_down(&self->latch, lpshm_opt_bytes(L, 2, "n", 1), &left);
+    int rc = pshm_latch_count_down(&self->latch, lpshm_opt_count(L, 2, "n", 1), &left);
     return left_or_fail(L, self, rc, left);
 }
 

@@ -52,7 +52,7 @@ int lpshm_permits_open(lua_State *L)
 int lpshm_permits_of(lua_State *L)
 {
     lpshm_object_arguments(L);
-    const int64_t total = lua_isnoneornil(L, 3) ? PSHM_PERMITS_ANY : (int64_t)lpshm_bytes(L, 3, "n");
+    const int64_t total = lua_isnoneornil(L, 3) ? PSHM_PERMITS_ANY : (int64_t)lpshm_count(L, 3, "n");
     (void)lpshm_object_of(L, &lpshm_permits_noun, &total);
     return 1;
 }
@@ -77,7 +77,7 @@ static int acquire_slice(void *handle, int64_t deadline, void *data)
 static int permits_acquire(lua_State *L)
 {
     lpshm_permits *self = lpshm_to_object(L, 1, &lpshm_permits_noun);
-    int64_t n = (int64_t)lpshm_opt_bytes(L, 2, "n", 1);
+    int64_t n = (int64_t)lpshm_opt_count(L, 2, "n", 1);
     int64_t timeout = PSHM_LIKELY(lua_type(L, 3) <= 0) ? LPSHM_FOREVER : lpshm_timeout(L, 3);
     int rc = pshm_permits_try(&self->permits, n);
     if (PSHM_LIKELY(!rc)) {
@@ -98,7 +98,7 @@ static int permits_acquire(lua_State *L)
 static int permits_release(lua_State *L)
 {
     lpshm_permits *self = lpshm_to_object(L, 1, &lpshm_permits_noun);
-    int64_t n = (int64_t)lpshm_opt_bytes(L, 2, "n", 1);
+    int64_t n = (int64_t)lpshm_opt_count(L, 2, "n", 1);
     int rc = pshm_permits_release(&self->permits, n);
     return PSHM_LIKELY(!rc) ? 0 : count_fail(L, self, rc, n);
 }
@@ -108,7 +108,7 @@ static int permits_release(lua_State *L)
 static int permits_guard_of(lua_State *L)
 {
     lpshm_permits *self = lpshm_to_object(L, 1, &lpshm_permits_noun);
-    int64_t n = (int64_t)lpshm_opt_bytes(L, 2, "n", 1), timeout = lpshm_timeout(L, 3);
+    int64_t n = (int64_t)lpshm_opt_count(L, 2, "n", 1), timeout = lpshm_timeout(L, 3);
     lua_settop(L, 1);
     permits_guard *guard = lpshm_new(L, &guard_type, sizeof *guard, 1);
     lua_pushvalue(L, 1);

@@ -43,7 +43,7 @@ int lpshm_semaphore_open(lua_State *L)
 int lpshm_semaphore_of(lua_State *L)
 {
     lpshm_object_arguments(L);
-    const int64_t value = lua_isnoneornil(L, 3) ? PSHM_SEMAPHORE_ANY : (int64_t)lpshm_bytes(L, 3, "value");
+    const int64_t value = lua_isnoneornil(L, 3) ? PSHM_SEMAPHORE_ANY : (int64_t)lpshm_count(L, 3, "value");
     (void)lpshm_object_of(L, &lpshm_semaphore_noun, &value);
     return 1;
 }
@@ -75,7 +75,7 @@ static int semaphore_acquire(lua_State *L)
 static int semaphore_release(lua_State *L)
 {
     lpshm_semaphore *self = lpshm_to_object(L, 1, &lpshm_semaphore_noun);
-    int rc = pshm_semaphore_release(&self->semaphore, lpshm_opt_bytes(L, 2, "n", 1));
+    int rc = pshm_semaphore_release(&self->semaphore, lpshm_opt_count(L, 2, "n", 1));
     return PSHM_LIKELY(!rc) ? 0 : lpshm_object_fail(L, &self->object, rc);
 }
 

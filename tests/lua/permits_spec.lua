@@ -72,8 +72,11 @@ describe("permits", function()
     for _, verb in ipairs { "acquire", "release", "guard" } do
       raises('permits "connections": n 0: must be at least 1', permits[verb], permits, 0)
       raises("n -1: must not be negative", permits[verb], permits, -1)
-      raises("n 1.5: not a whole number", permits[verb], permits, 1.5)
-      raises("n: integer", permits[verb], permits, {})
+      for _, bad in ipairs { 1.5, "1K" } do
+        raises("whole number expected", permits[verb], permits, bad)
+      end
+      raises("n 1.5: a whole number expected", permits[verb], permits, 1.5)
+      raises("n table: a whole number expected", permits[verb], permits, {})
     end
     for _, verb in ipairs { "acquire", "guard" } do
       raises('permits "connections": n 4: more than there are', permits[verb], permits, 4)
