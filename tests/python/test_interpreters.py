@@ -141,6 +141,20 @@ except RuntimeError:
     pass
 else:
     raise AssertionError
+places, go, turn = arena.semaphore("places", 2), arena.event("go"), arena.event("turn", auto=True)
+left = arena.latch("left", 3)
+for _ in range({times}):
+    with places:
+        go.set()
+        assert go.wait(30)
+    turn.set()
+    turn.wait(0)
+assert places.acquire() and polyshm.wait([places, go], 30)
+places.release()
+assert 0 <= left.count_down() <= 2
+assert left.wait(0) is (left.count() == 0)
+assert [type(arena[name]) for name in ("places", "go", "left")] == [polyshm.Semaphore, polyshm.Event, polyshm.Latch]
+assert (arena["go"].auto, arena["turn"].auto) == (False, True)
 try:
     arena["none"]
 except KeyError:
@@ -153,8 +167,16 @@ assert (me.language, me.holds) == ("python", ())
 """
 
 
+def expect_words(arena: polyshm.Arena) -> None:
+    """What three of them have left: each has given back what it took, and counted once."""
+    assert arena["places"].value() == 2
+    assert arena["go"].is_set()
+    assert arena["left"].count() == 0
+
+
 @pytest.mark.parametrize(
-    "end", ["", "arena.close()", "del arena, lock, counter, rw, changed, pool, setup", "arena.close(); arena = None"]
+    "end",
+    ["", "arena.close()", "del arena, lock, counter, rw, changed, pool, setup, places, go, turn, left", "arena.close(); arena = None"],
 )
 def test_arenas_one_after_another(arena, end):
     for _ in range(3):
@@ -162,6 +184,7 @@ def test_arenas_one_after_another(arena, end):
     assert arena["n"].load() == 300
     assert arena["ends"].load() == 3
     assert (arena["pool"].available(), arena["setups"].load()) == (3, 1)
+    expect_words(arena)
     assert arena.check() == []
 
 
@@ -182,6 +205,7 @@ def test_arenas_at_the_same_time(arena):
     assert faults == []
     assert arena["n"].load() == 3000
     assert (arena["pool"].available(), arena["setups"].load()) == (3, 1)
+    expect_words(arena)
     assert arena.check() == []
 
 
