@@ -176,7 +176,12 @@ def expect_words(arena: polyshm.Arena) -> None:
 
 @pytest.mark.parametrize(
     "end",
-    ["", "arena.close()", "del arena, lock, counter, rw, changed, pool, setup, places, go, turn, left", "arena.close(); arena = None"],
+    [
+        "",
+        "arena.close()",
+        "del arena, lock, counter, rw, changed, pool, setup, places, go, turn, left",
+        "arena.close(); arena = None",
+    ],
 )
 def test_arenas_one_after_another(arena, end):
     for _ in range(3):
