@@ -51,15 +51,22 @@ static inline int pshm_object_look(const pshm_object *object, bool *pinned)
  * PSHM_ECLOSED, PSHM_EREADONLY, PSHM_EDELETED, and what pshm_member_of says. */
 int pshm_object_enter_slowly(const pshm_object *object, pshm_member **out);
 
-static inline int pshm_object_enter(const pshm_object *object, pshm_member **out)
+/* NULL: slowly. For those who have no more to do then than to call on. */
+static inline pshm_member *pshm_object_enter_quickly(const pshm_object *object)
 {
     pshm_member *m = pshm_member_quick(object->arena->attachment);
     if (PSHM_UNLIKELY(!m || object->arena->closed))
-        return pshm_object_enter_slowly(object, out);
+        return NULL;
     /* Whoever frees makes every processor see its stores before it looks at `busy`: no fence is needed here. */
     __atomic_store_n(&m->slot->busy, object->place, __ATOMIC_RELAXED);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
-    if (PSHM_UNLIKELY(pshm_load(object->stamp) != object->serial))
+    return PSHM_LIKELY(pshm_load(object->stamp) == object->serial) ? m : NULL;
+}
+
+static inline int pshm_object_enter(const pshm_object *object, pshm_member **out)
+{
+    pshm_member *m = pshm_object_enter_quickly(object);
+    if (PSHM_UNLIKELY(!m))
         return pshm_object_enter_slowly(object, out);
     *out = m;
     return 0;

@@ -28,9 +28,15 @@
  * but for the exceptions. */
 void pshm_wake_slowly(uint32_t *sleepers, const uint32_t *word, int count);
 
+/* Does anybody sleep, perhaps? To be asked after the change. */
+static inline bool pshm_sleeping(const uint32_t *sleepers)
+{
+    return __atomic_load_n(sleepers, __ATOMIC_SEQ_CST) & PSHM_SLEEPS;
+}
+
 static inline void pshm_wake(uint32_t *sleepers, const uint32_t *word, int count)
 {
-    if (PSHM_UNLIKELY(__atomic_load_n(sleepers, __ATOMIC_SEQ_CST) & PSHM_SLEEPS))
+    if (PSHM_UNLIKELY(pshm_sleeping(sleepers)))
         pshm_wake_slowly(sleepers, word, count);
 }
 

@@ -98,14 +98,26 @@ void pshm_semaphore_fini(pshm_semaphore *semaphore)
     pshm_object_fini(&semaphore->object);
 }
 
-int pshm_semaphore_try(pshm_semaphore *semaphore)
+/* Where all is as it mostly is nothing needs to be kept over a call here, and in a release: no register is restored behind
+ * the CAS, which would hold up what follows. What is otherwise begins anew, slowly. */
+__attribute__((noinline)) static int try_slowly(pshm_semaphore *semaphore)
 {
     pshm_member *m;
     int rc = pshm_object_enter(&semaphore->object, &m);
-    if (PSHM_UNLIKELY(rc))
+    if (rc)
         return rc;
     const pshm_exit exit = pshm_object_exit(m);
     rc = take(semaphore->object.body) ? -EBUSY : 0;
+    return pshm_exit_with(exit, rc);
+}
+
+int pshm_semaphore_try(pshm_semaphore *semaphore)
+{
+    const pshm_member *m = pshm_object_enter_quickly(&semaphore->object);
+    if (PSHM_UNLIKELY(!m))
+        return try_slowly(semaphore);
+    const pshm_exit exit = pshm_object_exit(m);
+    int rc = take(semaphore->object.body) ? -EBUSY : 0;
     return pshm_exit_with(exit, rc);
 }
 
@@ -118,25 +130,53 @@ int pshm_semaphore_acquire(pshm_semaphore *semaphore, int64_t deadline)
     return pshm_wait_for(&waiting, deadline);
 }
 
-int pshm_semaphore_release(pshm_semaphore *semaphore, uint64_t n)
+/* May `n` be added to `value`? Bytes that somebody else wrote there may be too many already. */
+static inline bool may_add(uint32_t value, uint64_t n)
+{
+    return n <= PSHM_SEMAPHORE_MAX && value + n <= PSHM_SEMAPHORE_MAX;
+}
+
+__attribute__((noinline)) static int release_slowly(pshm_semaphore *semaphore, uint64_t n)
 {
     pshm_member *m;
     int rc = pshm_object_enter(&semaphore->object, &m);
-    if (PSHM_UNLIKELY(rc))
+    if (rc)
         return rc;
     const pshm_exit exit = pshm_object_exit(m);
     body *b = semaphore->object.body;
     uint32_t value = pshm_peek(&b->value);
     rc = n ? 0 : PSHM_ETOOFEW;
     do {
-        /* Bytes that somebody else wrote there may be more already. */
-        if (PSHM_UNLIKELY(!rc && (n > PSHM_SEMAPHORE_MAX || value + n > PSHM_SEMAPHORE_MAX)))
+        if (!rc && !may_add(value, n))
             rc = PSHM_ETOOMANY;
-    } while (!rc && PSHM_UNLIKELY(!__atomic_compare_exchange_n(&b->value, &value, value + (uint32_t)n, true,
-                                                               __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)));
-    if (PSHM_LIKELY(!rc))
+    } while (!rc && !__atomic_compare_exchange_n(&b->value, &value, value + (uint32_t)n, true, __ATOMIC_SEQ_CST,
+                                                 __ATOMIC_RELAXED));
+    if (!rc)
         pshm_wake(&b->sleepers, &b->sleepers, (int)n);
     return pshm_exit_with(exit, rc);
+}
+
+__attribute__((noinline)) static int wake_and_leave(body *b, uint64_t n, pshm_exit exit)
+{
+    pshm_wake_slowly(&b->sleepers, &b->sleepers, (int)n);
+    return pshm_exit_with(exit, 0);
+}
+
+int pshm_semaphore_release(pshm_semaphore *semaphore, uint64_t n)
+{
+    const pshm_member *m = pshm_object_enter_quickly(&semaphore->object);
+    if (PSHM_UNLIKELY(!m))
+        return release_slowly(semaphore, n);
+    const pshm_exit exit = pshm_object_exit(m);
+    body *b = semaphore->object.body;
+    uint32_t value = pshm_peek(&b->value);
+    if (PSHM_UNLIKELY(!n || !may_add(value, n) ||
+                      !__atomic_compare_exchange_n(&b->value, &value, value + (uint32_t)n, false, __ATOMIC_SEQ_CST,
+                                                   __ATOMIC_RELAXED)))
+        return release_slowly(semaphore, n);
+    if (PSHM_UNLIKELY(pshm_sleeping(&b->sleepers)))
+        return wake_and_leave(b, n, exit);
+    return pshm_exit_with(exit, 0);
 }
 
 int pshm_semaphore_value(pshm_semaphore *semaphore, uint32_t *value)
