@@ -34,9 +34,20 @@ static int finish(void)
     return rc;
 }
 
+/* Whoever is stopped in the middle may be so for longer than others are patient. */
+static int begin_at_last(void)
+{
+    const int64_t deadline = pshm_deadline(LONG);
+    int rc;
+    do
+        rc = pshm_once_begin(&once, deadline);
+    while (rc == -EINTR);
+    return rc;
+}
+
 static int run(void)
 {
-    int rc = CRASH_PATIENTLY(pshm_once_begin(&once, pshm_deadline(LONG)));
+    int rc = begin_at_last();
     return rc == 0 ? finish() : rc == 1 ? 0 : rc;
 }
 
@@ -89,7 +100,7 @@ static const char *is_open(const crash_facts *facts)
 
 static int begin(void)
 {
-    int rc = CRASH_PATIENTLY(pshm_once_begin(&once, pshm_deadline(LONG)));
+    int rc = begin_at_last();
     return rc == 1 ? 0 : rc;
 }
 

@@ -101,9 +101,15 @@ static int try_two(void)
     return rc == -EBUSY ? 0 : rc; /* a partner may have them */
 }
 
+/* Whoever is stopped in the middle may be so for longer than others are patient. */
 static int take_two(void)
 {
-    return CRASH_PATIENTLY(pshm_permits_acquire(&permits, 2, pshm_deadline(LONG)));
+    const int64_t deadline = pshm_deadline(LONG);
+    int rc;
+    do
+        rc = pshm_permits_acquire(&permits, 2, deadline);
+    while (rc == -EINTR);
+    return rc;
 }
 
 /* With others that have them. On a busy machine the steps to where it sleeps may take longer than a slice, again and again. */
@@ -161,7 +167,7 @@ static int waiter(void *context)
     (void)context;
     while (!crash_noted->ready && !crash_noted->go)
         usleep(100);
-    int rc = CRASH_PATIENTLY(pshm_permits_acquire(&permits, 2, pshm_deadline(LONG)));
+    int rc = take_two();
     if (!rc)
         rc = pshm_permits_release(&permits, 2);
     return rc ? crash_fail("waiter: %s", pshm_error_name(rc)) : 0;
