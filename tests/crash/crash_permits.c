@@ -112,13 +112,6 @@ static int take_two(void)
     return rc;
 }
 
-/* With others that have them. On a busy machine the steps to where it sleeps may take longer than a slice, again and again. */
-static int wait_for_two(void)
-{
-    int rc = take_two();
-    return rc == -EINTR ? 0 : rc;
-}
-
 static int give_one(void)
 {
     return pshm_permits_release(&permits, 1);
@@ -308,8 +301,8 @@ static const crash_work works[] = {
      .repair = take_and_give},
     {"permits: try after a death", SHORT | CRASH_REPAIR, .prepare = have_dead, .operate = try_two,
      .partner = take_beside, .repair = take_and_give},
-    {"permits: acquire, then released", LONGER, .reset = have_holder, .operate = wait_for_two},
-    {"permits: acquire, the holder dies", LONGER, .reset = have_mortal, .operate = wait_for_two},
+    {"permits: acquire, then released", LONGER, .reset = have_holder, .operate = take_two},
+    {"permits: acquire, the holder dies", LONGER, .reset = have_mortal, .operate = take_two},
     {"permits: release with a waiter", LONGER, .reset = have_waiter, .set_up = hold_before_waiter, .operate = give_two},
     {"permits: release, watched meanwhile", CRASH_STOP, .set_up = take_two, .operate = give_one,
      .partner = about_to_sleep, .verify = is_seen_asleep},
