@@ -143,6 +143,19 @@ static void end_use(pshm_segment_mutex *mutex)
         pshm_segment_leave(mutex->segment, PSHM_USE_RAW);
 }
 
+/* The owner that the mark names died, if it was this handle's: the kernel has left these bytes, though the thread may not
+ * have come to its end yet. */
+static void forget_dead(pshm_segment_mutex *mutex, const pshm_mutex_mark *mark)
+{
+    pshm_hold *hold = &mutex->hold;
+    if (!hold->count || !mark->owner || mark->owner != hold->pid || mark->thread != hold->thread)
+        return;
+    uint32_t left = hold->pid == pshm_os_pid() ? hold->count : 0;
+    __atomic_store_n(&hold->count, 0, __ATOMIC_RELAXED);
+    for (; left; left--)
+        end_use(mutex);
+}
+
 /* The count that the owner finds was left behind: by a thread that died, in a parent before a fork, or by one that had
  * the lock when somebody initialised it anew. That last one still has these bytes in its list of held locks. */
 static void strand(pshm_segment_mutex *mutex)
@@ -181,6 +194,8 @@ static int settle(pshm_segment_mutex *mutex, pshm_mutex_bytes *bytes, int got, b
     }
     if (PSHM_UNLIKELY(got == EOWNERDEAD)) {
         death->died = true;
+        if (mutex->marked)
+            forget_dead(mutex, mark);
         if (mutex->marked && !mark->died)
             __atomic_store_n(&mark->died, PSHM_MUTEX_DIED | mark->owner, __ATOMIC_RELEASE);
         pthread_mutex_consistent(&bytes->mutex);

@@ -439,6 +439,47 @@ static void test_other_ways_to_die(void **state)
     }
 }
 
+static void *close_after_death(void *context)
+{
+    job *j = context;
+    pshm_death death;
+    int rc;
+    do
+        rc = pshm_segment_mutex_recover(j->mutex, pshm_deadline(20 * SECOND), &death);
+    while (rc == -EINTR);
+    if (rc || !death.died || pshm_segment_mutex_consistent(j->mutex) || pshm_segment_mutex_release(j->mutex))
+        _exit(1);
+    pshm_segment_mutex_fini(j->mutex);
+    pshm_segment_retain(j->segment);
+    pshm_segment_close(j->segment);
+    _exit(j->segment->base ? 2 : 0);
+}
+
+/* The first thread of a process stays as a zombie while others go on. */
+static int leader_ends_while_holding(void *context)
+{
+    job *j = context;
+    pshm_death death;
+    CHECK(pshm_segment_mutex_try(j->mutex, &death) == 0);
+    pthread_t thread;
+    CHECK(pthread_create(&thread, NULL, close_after_death, j) == 0);
+    pthread_exit(NULL);
+}
+
+/* The kernel gives a dying thread's locks back long before its id is free. */
+static void test_a_thread_that_is_dying(void **state)
+{
+    (void)state;
+    for (int serial = 0; serial < 2; serial++) {
+        pshm_segment *s = fresh(serial);
+        pshm_segment_mutex m;
+        make(&m, s, PSHM_RECURSIVE_NO);
+        job j = {s, &m, (uint32_t *)(void *)s->base};
+        assert_int_equal(helper_wait(helper_fork(leader_ends_while_holding, &j)), 0);
+        end(&m, s);
+    }
+}
+
 static int is_not_the_childs(void *context)
 {
     job *j = context;
@@ -835,6 +876,7 @@ int main(void)
         TEST(test_waits),
         TEST(test_owner_death),
         TEST(test_death_wakes_a_sleeper),
+        TEST(test_a_thread_that_is_dying),
         TEST(test_other_ways_to_die),
         TEST(test_fork_while_holding),
         TEST(test_release_from_another_thread),
