@@ -129,7 +129,7 @@ def _used_by_strangers(left: set[str]) -> set[str]:
     """Names that processes which are not our descendants have open, map, or made."""
     parents, used = {}, set()
     # What was made without a name and linked later is not shown under that name.
-    inodes = {_inode(name): name for name in left}
+    files = {_file(name): name for name in left}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             try:
@@ -146,7 +146,7 @@ def _used_by_strangers(left: set[str]) -> set[str]:
         try:
             with open(f"/proc/{pid}/maps", errors="surrogateescape") as table:
                 rows = [line.rstrip("\n").split(None, 5) for line in table if "/dev/shm/" in line]
-            used |= {row[-1] for row in rows} | {inodes[row[4]] for row in rows if row[4] in inodes}
+            used |= {row[-1] for row in rows} | {files[row[3], row[4]] for row in rows if (row[3], row[4]) in files}
             used |= {os.readlink(f"/proc/{pid}/fd/{fd}") for fd in os.listdir(f"/proc/{pid}/fd")}
         except OSError:
             continue
@@ -154,11 +154,13 @@ def _used_by_strangers(left: set[str]) -> set[str]:
     return used
 
 
-def _inode(name: str) -> str:
+def _file(name: str) -> tuple[str, str]:
+    """Device and inode as /proc/PID/maps has them: other mount namespaces have other files with the same inode."""
     try:
-        return str(os.stat(name).st_ino)
+        status = os.stat(name)
     except OSError:
-        return ""
+        return "", ""
+    return f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}", str(status.st_ino)
 
 
 def remove(left: Iterable[str]) -> None:
