@@ -149,7 +149,7 @@ static int check_all(pshm_attachment *a, pshm_findings *f)
     if (!c.seen)
         return -ENOMEM;
     check_slots(a, f);
-    check_lock(a, f, &a->head->heap.lock, "heap");
+    check_lock(a, f, &a->head->heap.lock.owner, "heap");
     check_lock(a, f, &a->head->directory.lock, "directory");
     pshm_directory_check(a, f, known, &c);
     follow_roots(&c);

@@ -160,6 +160,7 @@ static pshm_attachment as_attachment(const attaching *t)
                              .base = t->segment->base,
                              .head = (pshm_head *)(void *)t->segment->base,
                              .at = t->at,
+                             .pages = (pshm_page *)(void *)(t->segment->base + t->at.pages),
                              .lost = &t->segment->lost,
                              .id = pshm_load(&((pshm_head *)(void *)t->segment->base)->id),
                              .guard = -1};
@@ -327,6 +328,7 @@ static int keep(attaching *t, pshm_attachment **out)
                            .base = t->segment->base,
                            .head = (pshm_head *)(void *)t->segment->base,
                            .at = t->at,
+                           .pages = (pshm_page *)(void *)(t->segment->base + t->at.pages),
                            .lost = &t->segment->lost,
                            .device = t->device,
                            .inode = t->inode,

@@ -201,6 +201,7 @@ int pshm_member_of(pshm_attachment *a, pshm_member **out)
     m->slot = pshm_slot_at(a, m->index);
     m->gone = a->lost;
     m->me = pshm_id_of(m->index, generation);
+    m->biased = PSHM_OWNER_BIASED | PSHM_ID_GRANTED | m->me;
     m->pid = pshm_os_pid();
     m->mark = pshm_os_process_mark();
     m->next = mine;

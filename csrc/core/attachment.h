@@ -25,6 +25,7 @@ struct pshm_attachment {
     unsigned char *base;
     pshm_head *head;
     pshm_geometry at;
+    pshm_page *pages;        /* the heap's table, at at.pages */
     volatile uint32_t *lost; /* the segment's */
     uint64_t id;             /* of the arena, as it was when it was checked */
     uint64_t device, inode;  /* what the mapping is of; 0 and 0: nothing that could be opened again */
@@ -58,6 +59,7 @@ struct pshm_member {
     uint32_t mark;      /* of that process, for pshm_os_is_process */
     bool orphan;        /* its thread has ended, holding something */
     int64_t looked_since;
+    uint64_t biased;   /* an owner word that names it, biased: bias.h */
     uint64_t asked_at; /* the same where many may have what it waits for: the place of that */
     int64_t asked_since;
 };

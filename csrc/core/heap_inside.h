@@ -7,6 +7,9 @@
 
 #include "core/heap.h"
 
+/* On the way of every small block: the compiler would take some of it for too long. */
+#define PSHM_QUICK static inline __attribute__((always_inline))
+
 /* ---- classes ---- */
 
 typedef struct pshm_heap_class {
@@ -14,8 +17,8 @@ typedef struct pshm_heap_class {
     uint32_t blocks;  /* of a span */
     uint32_t pages;   /* of a span */
     uint32_t inverse; /* offset * inverse >> 32 is offset / block, for every offset in a span */
-    uint64_t last;    /* bits of the last word of `used` that stand for blocks; all of those before do */
-} pshm_heap_class;
+    uint64_t mask[4]; /* bits of each word of `used` that stand for blocks */
+} __attribute__((aligned(64))) pshm_heap_class; /* which is found by a shift */
 
 /* The class of each size up to PSHM_HEAP_SMALL, by (size + 15) / 16. */
 #define PSHM_HEAP_SMALL 1024u
@@ -29,7 +32,7 @@ extern const uint8_t pshm_heap_small[PSHM_HEAP_SMALL / 16 + 1];
 
 static inline pshm_page *pshm_heap_page(const pshm_attachment *a, uint64_t index)
 {
-    return (pshm_page *)pshm_at(a, a->at.pages) + index;
+    return a->pages + index;
 }
 
 static inline uint64_t pshm_heap_place(const pshm_attachment *a, uint64_t index)
@@ -73,11 +76,21 @@ static inline uint64_t pshm_bits_below(uint64_t count, uint64_t word)
 /* Bits of a word of `used` that stand for blocks. */
 static inline uint64_t pshm_heap_mask(const pshm_heap_class *c, uint32_t word)
 {
-    return PSHM_LIKELY(c->blocks <= (word + 1) * 64) ? c->last : UINT64_MAX;
+    return c->mask[word];
+}
+
+/* The word with the bit of a block. By a branch, so that most of the time nobody waits for the block's number. */
+PSHM_QUICK uint64_t *pshm_heap_word(pshm_page *page, const pshm_heap_class *c, uint32_t index)
+{
+    if (PSHM_UNLIKELY(c->blocks > 64)) {
+        __asm__("" : "+r"(index));
+        return &page->used[index / 64];
+    }
+    return page->used;
 }
 
 /* The first block of a span that is free, its number of blocks if none is. */
-static inline uint32_t pshm_heap_room(const pshm_page *page, const pshm_heap_class *c)
+PSHM_QUICK uint32_t pshm_heap_room(const pshm_page *page, const pshm_heap_class *c)
 {
     for (uint32_t word = 0; word * 64 < c->blocks; word++) {
         uint64_t left = ~pshm_peek(&page->used[word]) & pshm_heap_mask(c, word);
@@ -104,7 +117,7 @@ static inline bool pshm_heap_is_empty(const pshm_page *page, const pshm_heap_cla
 }
 
 /* Is the page with this index, of any value, the first of a span of the class? */
-static inline bool pshm_heap_is_span(const pshm_attachment *a, uint64_t index, uint32_t class_)
+PSHM_QUICK bool pshm_heap_is_span(const pshm_attachment *a, uint64_t index, uint32_t class_)
 {
     if (index >= a->at.heap_pages || pshm_heap_classes[class_].pages > a->at.heap_pages - index)
         return false;
@@ -124,7 +137,7 @@ typedef struct pshm_heap_block {
 } pshm_heap_block;
 
 /* The block around a place of any value, in use or not. PSHM_ENOTBLOCK, PSHM_ECORRUPT. */
-static inline int pshm_heap_look(const pshm_attachment *a, uint64_t place, pshm_heap_block *out)
+PSHM_QUICK int pshm_heap_look(const pshm_attachment *a, uint64_t place, pshm_heap_block *out)
 {
     if (PSHM_UNLIKELY(place < a->at.heap))
         return PSHM_ENOTBLOCK;
@@ -133,7 +146,7 @@ static inline int pshm_heap_look(const pshm_attachment *a, uint64_t place, pshm_
         return PSHM_ENOTBLOCK;
     const pshm_page *page = pshm_heap_page(a, index);
     uint32_t state = pshm_load(&page->state);
-    if (state == PSHM_PAGE_TAIL) {
+    if (PSHM_UNLIKELY(state == PSHM_PAGE_TAIL)) {
         back = pshm_peek(&page->count);
         if (!back || back > index)
             return PSHM_ECORRUPT;
@@ -143,24 +156,24 @@ static inline int pshm_heap_look(const pshm_attachment *a, uint64_t place, pshm_
         if (state != PSHM_PAGE_SPAN && state != PSHM_PAGE_RUN)
             return PSHM_ECORRUPT;
     }
-    if (state == PSHM_PAGE_FREE)
+    if (PSHM_UNLIKELY(state == PSHM_PAGE_FREE))
         return PSHM_ENOTBLOCK;
     out->page = index;
     out->count = pshm_peek(&page->count);
-    if (out->count <= back || out->count > a->at.heap_pages - index)
+    if (PSHM_UNLIKELY(out->count <= back || out->count > a->at.heap_pages - index))
         return PSHM_ECORRUPT;
     out->start = pshm_heap_place(a, index);
     out->index = 0;
-    if (state == PSHM_PAGE_RUN) {
+    if (PSHM_UNLIKELY(state != PSHM_PAGE_SPAN)) {
         out->class_ = PSHM_CLASSES;
         out->size = out->count * PSHM_PAGE;
-        return 0;
+        return state == PSHM_PAGE_RUN ? 0 : PSHM_ECORRUPT;
     }
     out->class_ = pshm_peek(&page->class_);
-    if (state != PSHM_PAGE_SPAN || out->class_ >= PSHM_CLASSES)
+    if (PSHM_UNLIKELY(out->class_ >= PSHM_CLASSES))
         return PSHM_ECORRUPT;
     const pshm_heap_class *c = &pshm_heap_classes[out->class_];
-    if (out->count != c->pages)
+    if (PSHM_UNLIKELY(out->count != c->pages))
         return PSHM_ECORRUPT;
     out->index = (uint32_t)((place - out->start) * c->inverse >> 32);
     if (out->index >= c->blocks)
@@ -172,7 +185,10 @@ static inline int pshm_heap_look(const pshm_attachment *a, uint64_t place, pshm_
 
 static inline bool pshm_heap_is_used(const pshm_attachment *a, const pshm_heap_block *b)
 {
-    return b->class_ == PSHM_CLASSES || pshm_bit(pshm_heap_page(a, b->page)->used, b->index);
+    if (PSHM_UNLIKELY(b->class_ == PSHM_CLASSES))
+        return true;
+    uint64_t *word = pshm_heap_word(pshm_heap_page(a, b->page), &pshm_heap_classes[b->class_], b->index);
+    return pshm_peek(word) >> b->index % 64 & 1;
 }
 
 /* ---- heap_pages.c ---- */
@@ -183,7 +199,7 @@ typedef struct pshm_plan {
 } pshm_plan;
 
 /* A block of the span with this index, of any value, if it is one of the class and has room. */
-static inline bool pshm_heap_plan_block(const pshm_attachment *a, uint64_t index, uint32_t class_, pshm_plan *out)
+PSHM_QUICK bool pshm_heap_plan_block(const pshm_attachment *a, uint64_t index, uint32_t class_, pshm_plan *out)
 {
     pshm_intent *plan = &out->intent;
     if (PSHM_UNLIKELY(!pshm_heap_is_span(a, index, class_)))
@@ -203,16 +219,13 @@ static inline bool pshm_heap_plan_block(const pshm_attachment *a, uint64_t index
 /* A place for a block of `size` bytes, in a span that is there or on pages that are free. Nothing is changed but that empty spans are given back where pages run out. -ENOSPC, PSHM_ECORRUPT. */
 int pshm_heap_plan_slowly(const pshm_attachment *a, uint64_t size, pshm_plan *plan);
 
-/* The same, by the span of the class that was last used if it will do. */
-static inline int pshm_heap_plan(const pshm_attachment *a, uint64_t size, pshm_plan *plan)
+/* The same, by the span of the class that was last used; false: that will not do. */
+PSHM_QUICK bool pshm_heap_plan_quickly(const pshm_attachment *a, uint64_t size, pshm_plan *plan)
 {
-    if (PSHM_LIKELY(size <= PSHM_HEAP_SMALL)) {
-        uint32_t class_ = pshm_heap_small[(size + 15) / 16];
-        uint64_t index = (uint64_t)pshm_peek(&a->head->heap.current[class_]) - 1;
-        if (PSHM_LIKELY(pshm_heap_plan_block(a, index, class_, plan)))
-            return 0;
-    }
-    return pshm_heap_plan_slowly(a, size, plan);
+    if (PSHM_UNLIKELY(size > PSHM_HEAP_SMALL))
+        return false;
+    uint32_t class_ = pshm_heap_small[(size + 15) / 16];
+    return pshm_heap_plan_block(a, (uint64_t)pshm_peek(&a->head->heap.current[class_]) - 1, class_, plan);
 }
 
 /* Takes the pages of a plan, and gives some back; of a span that is PSHM_CLASSES or its class. */
@@ -244,6 +257,32 @@ static inline void pshm_heap_done(pshm_heap_head *h)
 {
     pshm_store(&h->intent.operation, PSHM_INTENT_NONE);
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+/* ---- as programs use it ---- */
+
+/* Are these bytes among the roots? */
+static inline bool pshm_heap_in_roots(uint64_t place, uint64_t size)
+{
+    uint64_t first = offsetof(pshm_head, roots), all = sizeof(uint64_t) * PSHM_ROOTS;
+    return place >= first && place - first < all && size <= all - (place - first);
+}
+
+static inline bool pshm_heap_is_root(uint64_t place)
+{
+    return place - offsetof(pshm_head, roots) < sizeof(uint64_t) * PSHM_ROOTS && place % sizeof(uint64_t) == 0;
+}
+
+/* May the calling thread look at the memory? Where this is 0, pshm_arena_unlook ends it. */
+static inline int pshm_heap_look_in(pshm_arena *arena, bool *pinned)
+{
+    int rc = pshm_arena_look(arena, pinned);
+    if (PSHM_UNLIKELY(rc))
+        return rc;
+    rc = pshm_attachment_verify(arena->attachment);
+    if (PSHM_UNLIKELY(rc))
+        pshm_arena_unlook(arena, *pinned);
+    return rc;
 }
 
 /* ---- heap_repair.c ---- */

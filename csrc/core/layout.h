@@ -26,7 +26,10 @@
  *
  * and the high half names the waiter who asked to be handed the lock (as the low half does, without the two flags), or
  * 0; of a free word who is about to take it again, whom those let pass who do not want to have it; of an abandoned word
- * the pid of the dead, 0: not known. */
+ * the pid of the dead, 0: not known. Of a biased lock two more bits of the high half are in a word that is GRANTED:
+ *
+ *   bit 63          BIASED: its owner enters and leaves without changing the word
+ *   bit 47          REVOKED: it did, and may still be inside */
 #define PSHM_ID_SLOT 0x00007fffu
 #define PSHM_ID_ABANDONED 0x00007fffu
 #define PSHM_ID_GRANTED 0x00008000u
@@ -36,6 +39,9 @@
 /* What names an owner, without the flags. */
 #define PSHM_ID (PSHM_ID_SLOT | PSHM_ID_GENERATION)
 
+#define PSHM_OWNER_BIASED (UINT64_C(1) << 63)
+#define PSHM_OWNER_REVOKED (UINT64_C(1) << 47)
+
 typedef struct pshm_owner {
     uint64_t word;
     uint64_t died; /* its owner's to write. Not 0: took over from a death that is not made good yet; DIED and the pid */
@@ -44,6 +50,15 @@ typedef struct pshm_owner {
 #define PSHM_OWNER_DIED (UINT64_C(1) << 32)
 /* Bits 33 to 47 of `died`: slot + 1 of the dead. */
 #define PSHM_OWNER_DIED_SLOT_SHIFT 33
+
+/* A lock that may be biased. The rest is its owner's to write, for speed alone: 0 is always right. */
+typedef struct pshm_biased {
+    pshm_owner owner;
+    uint32_t last;   /* owner id of who had it last */
+    uint32_t count;  /* how often in a row */
+    uint32_t enough; /* so often, and it is biased */
+    uint32_t unused;
+} pshm_biased;
 
 /* ---- participants ---------------------------------------------------------------------------------------------- */
 
@@ -128,7 +143,7 @@ typedef struct pshm_intent {
 } pshm_intent;
 
 typedef struct pshm_heap_head {
-    pshm_owner lock;
+    pshm_biased lock;
     uint64_t sequence; /* odd while an operation is under way */
     pshm_intent intent;
     /* Hints, good for speed alone; 0 is always right. */
@@ -204,12 +219,12 @@ typedef struct pshm_head {
     pshm_owner ending; /* System V, last-detach: held by who closes its last handle, and perhaps removes the id */
     uint64_t unused_too;
     pshm_heap_head heap;           /* at 128 */
-    pshm_directory_head directory; /* at 592 */
-    uint64_t roots[PSHM_ROOTS];    /* at 672: destinations for whoever uses the heap itself */
+    pshm_directory_head directory; /* at 608 */
+    uint64_t roots[PSHM_ROOTS];    /* at 688: destinations for whoever uses the heap itself */
 } pshm_head;
 
 _Static_assert(PSHM_SERIAL_STEP *PSHM_SERIAL_STEP_INVERSE == 1, "layout");
-_Static_assert(sizeof(pshm_owner) == 16, "layout");
+_Static_assert(sizeof(pshm_owner) == 16 && offsetof(pshm_biased, last) == 16 && sizeof(pshm_biased) == 32, "layout");
 _Static_assert(offsetof(pshm_slot, start) == 16 && offsetof(pshm_slot, pid_space) == 24, "layout");
 _Static_assert(offsetof(pshm_slot, language) == 32 && offsetof(pshm_slot, waits) == 40, "layout");
 _Static_assert(offsetof(pshm_slot, busy) == 48 && offsetof(pshm_slot, held) == 128 && sizeof(pshm_slot) == 384,
@@ -218,10 +233,10 @@ _Static_assert(offsetof(pshm_page, count) == 8 && offsetof(pshm_page, used) == 1
 _Static_assert(offsetof(pshm_intent, page) == 8 && offsetof(pshm_intent, count) == 16, "layout");
 _Static_assert(offsetof(pshm_intent, block) == 24 && offsetof(pshm_intent, target) == 32, "layout");
 _Static_assert(offsetof(pshm_intent, value) == 40 && sizeof(pshm_intent) == 48, "layout");
-_Static_assert(offsetof(pshm_heap_head, sequence) == 16 && offsetof(pshm_heap_head, intent) == 24, "layout");
-_Static_assert(offsetof(pshm_heap_head, free_hint) == 72 && offsetof(pshm_heap_head, partial_hint) == 80, "layout");
-_Static_assert(offsetof(pshm_heap_head, current) == 208 && offsetof(pshm_heap_head, spare) == 336, "layout");
-_Static_assert(sizeof(pshm_heap_head) == 464, "layout");
+_Static_assert(offsetof(pshm_heap_head, sequence) == 32 && offsetof(pshm_heap_head, intent) == 40, "layout");
+_Static_assert(offsetof(pshm_heap_head, free_hint) == 88 && offsetof(pshm_heap_head, partial_hint) == 96, "layout");
+_Static_assert(offsetof(pshm_heap_head, current) == 224 && offsetof(pshm_heap_head, spare) == 352, "layout");
+_Static_assert(sizeof(pshm_heap_head) == 480, "layout");
 _Static_assert(offsetof(pshm_directory_head, active) == 16 && offsetof(pshm_directory_head, table) == 24, "layout");
 _Static_assert(offsetof(pshm_directory_head, entries) == 40 && offsetof(pshm_directory_head, live) == 56, "layout");
 _Static_assert(sizeof(pshm_directory_head) == 80, "layout");
@@ -235,8 +250,8 @@ _Static_assert(offsetof(pshm_head, id) == 32 && offsetof(pshm_head, seed) == 40,
 _Static_assert(offsetof(pshm_head, boot) == 56 && offsetof(pshm_head, device) == 72, "layout");
 _Static_assert(offsetof(pshm_head, inode) == 80 && offsetof(pshm_head, serial) == 88, "layout");
 _Static_assert(offsetof(pshm_head, high_water) == 96 && offsetof(pshm_head, ending) == 104, "layout");
-_Static_assert(offsetof(pshm_head, heap) == 128 && offsetof(pshm_head, directory) == 592, "layout");
-_Static_assert(offsetof(pshm_head, roots) == 672 && sizeof(pshm_head) <= PSHM_PAGE, "layout");
+_Static_assert(offsetof(pshm_head, heap) == 128 && offsetof(pshm_head, directory) == 608, "layout");
+_Static_assert(offsetof(pshm_head, roots) == 688 && sizeof(pshm_head) <= PSHM_PAGE, "layout");
 
 /* Where things are; it follows from the size and the number of participants alone. */
 typedef struct pshm_geometry {

@@ -21,6 +21,7 @@
 #include <errno.h>
 #include <limits.h>
 
+#include "core/bias.h"
 #include "core/waiting.h"
 #include "os/clock.h"
 
@@ -250,11 +251,15 @@ static int take(pshm_member *m, pshm_owner *o, pshm_owner_mode mode, const pshm_
         else if (id == m->me && !(low & PSHM_ID_GRANTED))
             rc = PSHM_ERELOCK;
         else if (id == m->me)
-            rc = pshm_cas(&o->word, &word, word & ~seen(mode)) ? 0 : AGAIN;
+            rc = pshm_cas(&o->word, &word, word & ~(seen(mode) | PSHM_OWNER_BIASED | PSHM_OWNER_REVOKED)) ? 0 : AGAIN;
         else if (pshm_id_is_dead(a, id))
             rc = meet_dead(m, o, word, mode, w.flags, death);
-        else
+        else if (!pshm_bias_is_on(word))
             rc = wait_for(m, o, word, mode, &w);
+        else if ((rc = pshm_bias_revoke(m, o, word, m->me | pending | w.flags)) == -EBUSY)
+            rc = wait_for(m, o, word, mode, &w);
+        else
+            rc = rc ? AGAIN : 0;
     }
     return rc;
 }

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/bias.h"
 #include "core/directory.h"
 #include "core/participant.h"
 #include "os/clock.h"
@@ -37,7 +38,8 @@ static bool has(const pshm_attachment *a, uint64_t held, uint32_t id, bool alive
         return false;
     const pshm_owner *o = pshm_at(a, place);
     uint64_t word = pshm_load(&o->word);
-    return (word & (PSHM_ID | PSHM_ID_GRANTED)) == id || (alive && held >> PSHM_HELD_DEPTH_SHIFT && !word);
+    return (word & (PSHM_ID | PSHM_ID_GRANTED)) == id || pshm_bias_is_inside(word, id) ||
+           (alive && held >> PSHM_HELD_DEPTH_SHIFT && !word);
 }
 
 static void describe(pshm_attachment *a, uint32_t index, uint32_t stamp, pshm_participant *out)

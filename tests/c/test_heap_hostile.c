@@ -119,11 +119,11 @@ static void test_intent(void **state)
         h->intent.value = h->intent.block;
         if (round % 4 >= 2)
             scribble((unsigned char *)&h->intent, sizeof h->intent);
-        h->lock.word = PSHM_ID_ABANDONED;
+        h->lock.owner.word = PSHM_ID_ABANDONED;
         use(arena, 3);
         memcpy(arena->attachment->base + FIRST, clean + FIRST, sizeof(pshm_head) - FIRST);
         memcpy(arena->attachment->base + at->pages, clean + at->pages, at->heap - at->pages);
-        h->lock = (pshm_owner){0, 0};
+        h->lock = (pshm_biased){.owner = {0, 0}};
         assert_rc(pshm_heap_alloc_into(arena, pshm_heap_root(30), 64), 0);
         assert_rc(pshm_heap_free_from(arena, pshm_heap_root(30)), 0);
     }
@@ -177,7 +177,7 @@ static void test_impossible_intents(void **state)
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         pshm_heap_head *h = &cases[i].arena->attachment->head->heap;
         h->intent = cases[i].intent;
-        h->lock.word = PSHM_ID_ABANDONED;
+        h->lock.owner.word = PSHM_ID_ABANDONED;
         if (pshm_heap_alloc_into(cases[i].arena, root, 64) != PSHM_ECORRUPT)
             fail_msg("intent number %d is believed", (int)i);
         h->intent.operation = PSHM_INTENT_NONE;

@@ -39,18 +39,18 @@ static void die(const record *r, bool seen)
 {
     pshm_heap_head *h = &r->a->head->heap;
     h->sequence |= 1;
-    h->lock.word = seen ? PSHM_ID_ABANDONED | UINT64_C(4711) << 32 : 8 | 5 << PSHM_ID_GENERATION_SHIFT;
+    h->lock.owner.word = seen ? PSHM_ID_ABANDONED | UINT64_C(4711) << 32 : 8 | 5 << PSHM_ID_GENERATION_SHIFT;
 }
 
 static void put_right(record *r)
 {
     pshm_member *m = heap_member(r->arena);
     assert_rc(pshm_heap_enter(m), 0);
-    assert_int_equal(r->a->head->heap.lock.died, 0);
+    assert_int_equal(r->a->head->heap.lock.owner.died, 0);
     assert_int_equal(r->a->head->heap.intent.operation, PSHM_INTENT_NONE);
     expect_no_leak(r);
     pshm_heap_leave(m);
-    assert_int_equal(r->a->head->heap.lock.word, 0);
+    assert_int_equal(r->a->head->heap.lock.owner.word, 0);
 }
 
 static void expect_repaired(record *r, size_t stores, bool seen)

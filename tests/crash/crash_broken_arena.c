@@ -212,7 +212,7 @@ static int allocate(void)
     if (rc)
         return rc;
     uint64_t *target = pshm_at(a, pshm_heap_root(0));
-    rc = pshm_heap_plan(a, 128, &plan);
+    rc = pshm_heap_plan_slowly(a, 128, &plan);
     if (rc) {
         pshm_heap_leave(m);
         return rc;

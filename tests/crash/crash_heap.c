@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "driver_work.h"
 
@@ -153,6 +154,62 @@ static int prepare(void)
     return rc || !step_before ? rc : step_before();
 }
 
+/* ---- a lock that is biased ---- */
+
+#define BIASED_ROOT 21u
+
+static int take_often(unsigned pairs)
+{
+    int rc = 0;
+    for (unsigned i = 0; !rc && i < pairs; i++) {
+        rc = take(BIASED_ROOT, SMALL);
+        if (!rc)
+            rc = give(BIASED_ROOT);
+    }
+    return rc;
+}
+
+static bool is_biased(void)
+{
+    return ((const pshm_head *)(const void *)crash_here.bytes)->heap.lock.owner.word & PSHM_OWNER_BIASED;
+}
+
+static int be_biased(void)
+{
+    int rc = take_often(100);
+    return rc || is_biased() ? rc : -EIO;
+}
+
+/* With the next pair it will be. */
+static int be_nearly_biased(void)
+{
+    int rc = take_often(63);
+    return rc || !is_biased() ? rc : -EIO;
+}
+
+/* Another one, to whom it is biased, and who comes back. */
+static int neighbour(void *context)
+{
+    (void)context;
+    int rc = be_biased();
+    if (rc)
+        return crash_fail("neighbour: %s", pshm_error_name(rc));
+    crash_noted->ready = 1;
+    while (!crash_noted->go)
+        usleep(100);
+    rc = take(BIASED_ROOT, SMALL);
+    if (!rc || rc == -EAGAIN)
+        rc = give(BIASED_ROOT);
+    return !rc || rc == -EAGAIN ? 0 : crash_fail("neighbour, later: %s", pshm_error_name(rc));
+}
+
+static void have_neighbour(void)
+{
+    pid_t pid = crash_spawn(neighbour, NULL);
+    while (pid > 0 && !crash_noted->ready)
+        usleep(100);
+}
+
 /* ---- after ---- */
 
 /* What the block at the subject's root has to have in it. */
@@ -242,6 +299,14 @@ static const crash_work works[] = {
     {"heap: free, one of a full span", BOTH, .prepare = span_full, .operate = free_it, .verify = is_freed},
     {"heap: free, last of a span", ALL, .prepare = alloc_small, .operate = free_it, .verify = is_freed},
     {"heap: free, a span goes", ALL, .prepare = spare_there, .operate = free_it, .verify = is_freed},
+    {"heap: allocate, biased", ALL, .set_up = be_biased, .operate = alloc_small, .verify = is_allocated},
+    {"heap: allocate and free, biased", BOTH, .prepare = one_other, .set_up = be_biased, .operate = alloc_and_free,
+     .verify = is_freed},
+    {"heap: free, biased", ALL, .prepare = alloc_small, .set_up = be_biased, .operate = free_it, .verify = is_freed},
+    {"heap: allocate and free, be biased", BOTH, .set_up = be_nearly_biased, .operate = alloc_and_free,
+     .verify = is_freed},
+    {"heap: allocate, biased to another", ALL, .reset = have_neighbour, .operate = alloc_small,
+     .verify = is_allocated},
     {"heap: free, pages of its own", ALL, .prepare = large_subject, .operate = free_it, .verify = is_freed},
 };
 

@@ -71,14 +71,27 @@ static uint64_t slots_of(const crash_arena *a)
     return PSHM_PAGE + (a->arena->participants * PSHM_BEACON_SIZE + PSHM_PAGE - 1) / PSHM_PAGE * PSHM_PAGE;
 }
 
+/* Of a lock that is biased: is the owner that it names inside, or about to be? */
+static bool is_noted(const crash_arena *a, const pshm_owner *o, const pshm_slot *slot)
+{
+    uint64_t place = (uint64_t)((const unsigned char *)o - a->bytes);
+    for (unsigned i = 0; i < PSHM_HELD; i++)
+        if (__atomic_load_n(&slot->held[i], __ATOMIC_ACQUIRE) == place)
+            return true;
+    return false;
+}
+
 /* The slot that the word names as its owner, NULL: none; *alive: of this generation, and its beacon shines. */
 static const pshm_slot *owner_of(const crash_arena *a, const pshm_owner *o, bool *alive)
 {
-    uint32_t low = (uint32_t)__atomic_load_n(&o->word, __ATOMIC_ACQUIRE), index = (low & PSHM_ID_SLOT) - 1;
-    uint32_t participants = a->arena->participants;
-    if (index >= participants || low & PSHM_ID_GRANTED)
+    uint64_t word = __atomic_load_n(&o->word, __ATOMIC_ACQUIRE);
+    uint32_t low = (uint32_t)word, index = (low & PSHM_ID_SLOT) - 1, participants = a->arena->participants;
+    bool biased = word & (PSHM_OWNER_BIASED | PSHM_OWNER_REVOKED);
+    if (index >= participants || (low & PSHM_ID_GRANTED && !biased))
         return NULL;
     const pshm_slot *slot = (const pshm_slot *)(const void *)(a->bytes + slots_of(a)) + index;
+    if (low & PSHM_ID_GRANTED && !is_noted(a, o, slot))
+        return NULL;
     const pthread_mutex_t *beacon = (const void *)(a->bytes + PSHM_PAGE + index * PSHM_BEACON_SIZE);
     uint32_t stamp = __atomic_load_n(&slot->stamp, __ATOMIC_ACQUIRE);
     uint32_t shines = (uint32_t)__atomic_load_n(&beacon->__data.__lock, __ATOMIC_ACQUIRE);
@@ -106,7 +119,7 @@ bool crash_owner_is_marked(const crash_arena *a, const pshm_owner *o)
 
 bool crash_arena_is_held_by(const crash_arena *a, pid_t pid)
 {
-    return crash_owner_is(a, &head_of(a)->heap.lock, pid) || crash_owner_is(a, &head_of(a)->directory.lock, pid);
+    return crash_owner_is(a, &head_of(a)->heap.lock.owner, pid) || crash_owner_is(a, &head_of(a)->directory.lock, pid);
 }
 
 void crash_arena_blur(const crash_arena *a, unsigned char *copy)
