@@ -17,6 +17,7 @@
 #include "core/bias.h"
 
 #include <errno.h>
+#include <limits.h>
 
 #include "os/clock.h"
 #include "os/futex.h"
@@ -55,6 +56,17 @@ int pshm_bias_revoke(pshm_member *m, pshm_owner *o, uint64_t word, uint64_t mine
     if (has_noted(m->attachment, (uint32_t)word & PSHM_ID, pshm_place_of(m->attachment, o)))
         return -EBUSY;
     return pshm_cas(&o->word, &word, mine | (word & PSHM_ID_WAITERS)) ? 0 : -EAGAIN;
+}
+
+void pshm_bias_end(pshm_owner *o, uint32_t id)
+{
+    uint64_t word = pshm_load(&o->word);
+    while (pshm_bias_is_to(word, id))
+        if (pshm_cas(&o->word, &word, word & PSHM_ID_WAITERS)) {
+            if (word & PSHM_ID_WAITERS)
+                pshm_os_futex_wake((const uint32_t *)(const void *)&o->word, INT_MAX);
+            return;
+        }
 }
 
 int pshm_bias_leave_revoked(pshm_member *m, pshm_owner *o)

@@ -18,8 +18,8 @@ static inline bool pshm_bias_is_on(uint64_t word)
  * other is inside, and will give it back as any owner. */
 int pshm_bias_revoke(pshm_member *m, pshm_owner *o, uint64_t word, uint64_t mine);
 
-/* Does whoever is biased to have the word, and has noted it, count as its owner? */
-static inline bool pshm_bias_is_inside(uint64_t word, uint32_t id)
+/* Is the word biased to `id`? Where that has noted the word, it is inside. */
+static inline bool pshm_bias_is_to(uint64_t word, uint32_t id)
 {
     return (word & PSHM_ID) == id && pshm_bias_is_on(word);
 }
@@ -28,6 +28,9 @@ static inline bool pshm_bias_is_inside(uint64_t word, uint32_t id)
  * it guards has to say that by itself. */
 int pshm_bias_enter(pshm_member *m, pshm_biased *b, bool *repair);
 int pshm_bias_leave(pshm_member *m, pshm_biased *b);
+
+/* The participant `id` is dead, or goes: no bias to it stays. */
+void pshm_bias_end(pshm_owner *o, uint32_t id);
 
 /* What is left to do where somebody came while the member was inside. */
 int pshm_bias_leave_revoked(pshm_member *m, pshm_owner *o);

@@ -18,6 +18,8 @@
  */
 #include "core/participant.h"
 
+#include "core/bias.h"
+
 #include <errno.h>
 
 #include <string.h>
@@ -200,6 +202,7 @@ static void mark_all(const pshm_attachment *a, pshm_slot *slot, uint32_t index, 
             pshm_owner_abandon(a, pshm_at(a, place), id, pid, index);
         pshm_store(&slot->held[i], 0);
     }
+    pshm_bias_end(&a->head->heap.lock.owner, id);
     pshm_store(&slot->waits, 0);
     pshm_store(&slot->busy, 0);
     pshm_store(&slot->stamp, stamp_of(generation, PSHM_PHASE_FREE));
@@ -369,6 +372,7 @@ bool pshm_slot_give(pshm_attachment *a, uint32_t index)
     pshm_slot *slot = pshm_slot_at(a, index);
     uint32_t generation = (pshm_load(&slot->stamp) >> PSHM_GENERATION_SHIFT) + 1;
     pshm_os_fork_lock();
+    pshm_bias_end(&a->head->heap.lock.owner, pshm_id_of(index, generation - 1));
     pshm_store(&slot->busy, 0);
     pshm_store(&slot->stamp, stamp_of(generation, PSHM_PHASE_FREE));
     bool given = give_beacon(a, index);

@@ -38,7 +38,7 @@ static bool has(const pshm_attachment *a, uint64_t held, uint32_t id, bool alive
         return false;
     const pshm_owner *o = pshm_at(a, place);
     uint64_t word = pshm_load(&o->word);
-    return (word & (PSHM_ID | PSHM_ID_GRANTED)) == id || pshm_bias_is_inside(word, id) ||
+    return (word & (PSHM_ID | PSHM_ID_GRANTED)) == id || pshm_bias_is_to(word, id) ||
            (alive && held >> PSHM_HELD_DEPTH_SHIFT && !word);
 }
 

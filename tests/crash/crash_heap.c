@@ -305,8 +305,7 @@ static const crash_work works[] = {
     {"heap: free, biased", ALL, .prepare = alloc_small, .set_up = be_biased, .operate = free_it, .verify = is_freed},
     {"heap: allocate and free, be biased", BOTH, .set_up = be_nearly_biased, .operate = alloc_and_free,
      .verify = is_freed},
-    {"heap: allocate, biased to another", ALL, .reset = have_neighbour, .operate = alloc_small,
-     .verify = is_allocated},
+    {"heap: allocate, biased to another", ALL, .reset = have_neighbour, .operate = alloc_small, .verify = is_allocated},
     {"heap: free, pages of its own", ALL, .prepare = large_subject, .operate = free_it, .verify = is_freed},
 };
 

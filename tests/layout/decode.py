@@ -81,17 +81,18 @@ class Layout:
 
 
 OWNER = Layout(16, "word 0 Q, died 8 Q")
+BIASED = Layout(32, "owner 0 OWNER, last 16 I, count 20 I, enough 24 I, unused 28 I")
 INTENT = Layout(48, "operation 0 I, class 4 I, page 8 Q, count 16 Q, block 24 Q, target 32 Q, value 40 Q")
 HEAP_HEAD = Layout(
-    464,
-    "lock 0 OWNER, sequence 16 Q, intent 24 INTENT, free_hint 72 Q, partial_hint 80 32I, current 208 32I,spare 336 32I",
+    480,
+    "lock 0 BIASED, sequence 32 Q, intent 40 INTENT, free_hint 88 Q, partial_hint 96 32I, current 224 32I,spare 352 32I",
 )
 DIRECTORY_HEAD = Layout(80, "lock 0 OWNER, active 16 Q, table 24 2Q, entries 40 2Q, live 56 Q, gone 64 Q, deleted 72 Q")
 HEAD = Layout(
-    928,
+    944,
     "magic 0 8s, format 8 I, abi 12 I, setup 16 Q, size 24 Q, id 32 Q, seed 40 2Q, boot 56 2Q, device 72 Q,"
     "inode 80 Q, serial 88 Q, high_water 96 I, unused 100 I, ending 104 OWNER, unused_too 120 Q, heap 128 HEAP_HEAD,"
-    "directory 592 DIRECTORY_HEAD, roots 672 32Q",
+    "directory 608 DIRECTORY_HEAD, roots 688 32Q",
 )
 SLOT = Layout(
     384,
@@ -251,7 +252,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Owner:
-    state: str  # free, held, granted, dead, abandoned
+    state: str  # free, held, granted, biased, revoked, dead, abandoned
     slot: int | None  # of who has it, or of the dead
     pid: int | None  # of the dead, where the word is abandoned
     generation: int
@@ -349,7 +350,7 @@ class Arena:
 
 
 HEADER_HEAP = 128
-HEADER_DIRECTORY = 592
+HEADER_DIRECTORY = 608
 
 
 def state_of(data) -> str:
@@ -428,7 +429,8 @@ def owner(arena: Arena, place: int) -> Owner:
         index = slot_field - 1
         its = arena.slots[index] if index < len(arena.slots) else None
         lives = its is not None and its.alive and its.generation & 0x7FFF == generation
-        state = "dead" if not lives else "granted" if low & 1 << 15 else "held"
+        granted = "biased" if high >> 31 else "revoked" if high >> 15 & 1 else "granted"
+        state = "dead" if not lives else granted if low & 1 << 15 else "held"
     died = raw["died"]
     died_slot = died >> 33 & 0x7FFF
     return Owner(
@@ -437,7 +439,7 @@ def owner(arena: Arena, place: int) -> Owner:
         pid=pid,
         generation=generation,
         waiters=bool(low >> 31),
-        wanted=0 if state == "abandoned" else high,
+        wanted=0 if state == "abandoned" else high & 0x7FFF7FFF,
         died=bool(died >> 32 & 1),
         died_pid=died & 0xFFFFFFFF,
         died_slot=died_slot - 1 if died_slot else None,

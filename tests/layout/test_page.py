@@ -19,6 +19,7 @@ BYTES = {"uint32_t": 4, "uint64_t": 8, "char": 1}
 # What the decoder calls the structures of the header.
 DECODED = {
     "pshm_owner": decode.OWNER,
+    "pshm_biased": decode.BIASED,
     "pshm_slot": decode.SLOT,
     "pshm_page": decode.PAGE_ENTRY,
     "pshm_intent": decode.INTENT,
@@ -86,7 +87,7 @@ IN_MEMORY = [name for name in structures() if name != "pshm_geometry"]
 
 def test_structures_are_found() -> None:
     assert set(IN_MEMORY) == set(DECODED)
-    assert structures()["pshm_head"][1]["roots"] == (672, 256)
+    assert structures()["pshm_head"][1]["roots"] == (688, 256)
 
 
 @pytest.mark.parametrize("name", IN_MEMORY)
