@@ -187,6 +187,11 @@ static int be_nearly_biased(void)
     return rc || !is_biased() ? rc : -EIO;
 }
 
+static int leave(void)
+{
+    return pshm_participant_detach(crash_here.arena);
+}
+
 /* Another one, to whom it is biased, and who comes back. */
 static int neighbour(void *context)
 {
@@ -305,6 +310,7 @@ static const crash_work works[] = {
     {"heap: free, biased", ALL, .prepare = alloc_small, .set_up = be_biased, .operate = free_it, .verify = is_freed},
     {"heap: allocate and free, be biased", BOTH, .set_up = be_nearly_biased, .operate = alloc_and_free,
      .verify = is_freed},
+    {"participant: detach, biased", ALL, .set_up = be_biased, .operate = leave, .verify = is_freed},
     {"heap: allocate, biased to another", ALL, .reset = have_neighbour, .operate = alloc_small, .verify = is_allocated},
     {"heap: free, pages of its own", ALL, .prepare = large_subject, .operate = free_it, .verify = is_freed},
 };

@@ -85,7 +85,8 @@ BIASED = Layout(32, "owner 0 OWNER, last 16 I, count 20 I, enough 24 I, unused 2
 INTENT = Layout(48, "operation 0 I, class 4 I, page 8 Q, count 16 Q, block 24 Q, target 32 Q, value 40 Q")
 HEAP_HEAD = Layout(
     480,
-    "lock 0 BIASED, sequence 32 Q, intent 40 INTENT, free_hint 88 Q, partial_hint 96 32I, current 224 32I,spare 352 32I",
+    "lock 0 BIASED, sequence 32 Q, intent 40 INTENT, free_hint 88 Q, partial_hint 96 32I, current 224 32I, "
+    "spare 352 32I",
 )
 DIRECTORY_HEAD = Layout(80, "lock 0 OWNER, active 16 Q, table 24 2Q, entries 40 2Q, live 56 Q, gone 64 Q, deleted 72 Q")
 HEAD = Layout(
