@@ -19,7 +19,7 @@ HEAD_SIZE = 4096
 
 _HEAD = struct.Struct("=8sIIQQQ16x16sQQ")
 _DIRECTORY = struct.Struct("=QQQQQ")
-_DIRECTORY_AT = 608  # from `active` on
+_DIRECTORY_AT = 608 + 16  # from `active` on
 _NODE = struct.Struct("=QQIIIIQQ")
 _OWNER = struct.Struct("=QQ")
 _PLACE = (1 << 48) - 1

@@ -158,7 +158,7 @@ def test_damage_is_seen_by_all(hall, writer, reader, name):
                 with refused(code):
                     peer("arena", "b", f"posix:{name}")
     # A table that cannot be, in an arena that opens: told by check, and by whoever looks for a name.
-    file.write_bytes(whole[: 592 + 24] + b"\x03" * 16 + whole[592 + 40 :])
+    file.write_bytes(whole[: 608 + 24] + b"\x03" * 16 + whole[608 + 40 :])
     for peer in (writer, reader):
         peer("arena", "b", f"posix:{name}", "access=r")
         assert peer("check", "b") != []

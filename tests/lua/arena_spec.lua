@@ -209,7 +209,7 @@ describe("arena", function()
       local path_of = support.path()
       local own <close> = assert(polyshm.arena("file:" .. path_of, { create = true, size = "1M", participants = 8 }))
       local hits = own:counter("hits")
-      patch(616, string.pack("I8I8", 1 << 40, 1 << 40))(path_of) -- where the tables of names are
+      patch(608 + 24, string.pack("I8I8", 1 << 40, 1 << 40))(path_of) -- where the tables of names are
       for _, call in ipairs { { own.open, own, "hits" }, { own.counter, own, "new" }, { own.list, own } } do
         got, problem = code(table.unpack(call))
         assert.equal("ECORRUPT", got)
@@ -256,7 +256,7 @@ describe("arena", function()
           local out <close> = assert(io.open(path, "r+b"))
           -- Neither the beacons, whose pointers glibc follows, nor what makes a mutex wait for somebody that lives.
           for _ = 1, 60 do
-            out:seek("set", math.random(2) == 1 and math.random(592, 1000) or math.random(8192 + 3072, 262143))
+            out:seek("set", math.random(2) == 1 and math.random(608, 1000) or math.random(8192 + 3072, 262143))
             out:write(string.char(math.random(0, 255)))
           end
           out:flush()
@@ -599,8 +599,8 @@ describe("arena", function()
       for _, verb in ipairs { "list", "check", "stats", "participants", "unlink" } do
         raises("arena is closed", shared[verb], shared)
       end
-      raises("arena is closed", shared.alloc_into, shared, 672, 16)
-      raises("arena is closed", shared.free_from, shared, 672)
+      raises("arena is closed", shared.alloc_into, shared, 688, 16)
+      raises("arena is closed", shared.free_from, shared, 688)
       raises("arena is closed", shared.block_size, shared, 8192)
       raises("arena is closed", shared.read, shared, 8192, 1)
       raises("arena is closed", shared.write, shared, 8192, "")
