@@ -156,7 +156,7 @@ int glue_access(PyObject *value, pshm_access *out)
     return -1;
 }
 
-int glue_timeout(PyObject *value, bool minus_one, int64_t *out)
+int glue_timeout(PyObject *value, glue_negative negative, int64_t *out)
 {
     if (value == NULL || value == Py_None) {
         *out = -1;
@@ -171,12 +171,15 @@ int glue_timeout(PyObject *value, bool minus_one, int64_t *out)
             PyErr_SetString(PyExc_ValueError, "timeout is too large");
         return -1;
     }
-    if (seconds == -1.0 && minus_one) {
+    if (seconds < 0 && negative == GLUE_AT_ONCE)
+        seconds = 0;
+    if (seconds == -1.0 && negative == GLUE_FOR_EVER) {
         *out = -1;
         return 0;
     }
     if (!(seconds >= 0)) {
-        PyErr_Format(PyExc_ValueError, "timeout must not be negative or NaN, but is %R", value);
+        PyErr_Format(PyExc_ValueError, "timeout must not be %sNaN, but is %R",
+                     negative == GLUE_AT_ONCE ? "" : "negative or ", value);
         return -1;
     }
     /* What the clock cannot count is for ever; what is shorter than a tick is still a wait. */
@@ -184,7 +187,8 @@ int glue_timeout(PyObject *value, bool minus_one, int64_t *out)
     return 0;
 }
 
-int glue_acquire_args(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, int64_t *timeout)
+int glue_acquire_args(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, glue_negative negative,
+                      int64_t *timeout)
 {
     static const glue_signature signature = {"acquire", 0, 2, 2, {"blocking", "timeout"}};
     *timeout = -1;
@@ -196,11 +200,13 @@ int glue_acquire_args(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames
     bool blocking = true;
     if (given[0] != NULL && glue_bool(given[0], &blocking) < 0)
         return -1;
-    if (glue_timeout(given[1], true, timeout) < 0)
+    if (glue_timeout(given[1], negative, timeout) < 0)
         return -1;
     if (blocking)
         return 0;
-    if (*timeout >= 0) {
+    const bool for_ever = negative == GLUE_FOR_EVER && *timeout < 0 && given[1] != NULL && given[1] != Py_None &&
+                          PyFloat_AsDouble(given[1]) == -1.0;
+    if (given[1] != NULL && given[1] != Py_None && !for_ever) {
         PyErr_SetString(PyExc_ValueError, "can't specify a timeout for a non-blocking call");
         return -1;
     }
@@ -208,13 +214,13 @@ int glue_acquire_args(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames
     return 0;
 }
 
-int glue_wait_args(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, int64_t *timeout)
+int glue_wait_args(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, glue_negative negative, int64_t *timeout)
 {
     static const glue_signature signature = {"wait", 0, 1, 1, {"timeout"}};
     PyObject *given[1];
     if (glue_args(&signature, args, nargs, kwnames, given) < 0)
         return -1;
-    return glue_timeout(given[0], false, timeout);
+    return glue_timeout(given[0], negative, timeout);
 }
 
 int glue_borrow(PyObject *value, glue_bytes *out)

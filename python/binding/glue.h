@@ -174,14 +174,23 @@ int glue_mode(PyObject *value, uint32_t *out);
 
 int glue_bool(PyObject *value, bool *out);
 
-/* Seconds as nanoseconds; -1 for ever, which None and (where `minus_one`) -1 stand for. */
-int glue_timeout(PyObject *value, bool minus_one, int64_t *out);
+/* What a negative timeout is. threading has all three. */
+typedef enum glue_negative {
+    GLUE_REFUSED,
+    GLUE_FOR_EVER, /* -1 alone, as of a Lock; what else is negative is refused */
+    GLUE_AT_ONCE,  /* over already, as of a Semaphore, or what waits with a Condition */
+} glue_negative;
 
-/* The two arguments of acquire, as in threading. */
-int glue_acquire_args(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, int64_t *timeout);
+/* Seconds as nanoseconds; -1 for ever, which None stands for. */
+int glue_timeout(PyObject *value, glue_negative negative, int64_t *out);
 
-/* The one argument of wait(timeout=None). */
-int glue_wait_args(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, int64_t *timeout);
+/* The two arguments of acquire, as in threading: of a lock GLUE_FOR_EVER, of a semaphore GLUE_AT_ONCE. */
+int glue_acquire_args(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, glue_negative negative,
+                      int64_t *timeout);
+
+/* The one argument of wait(timeout=None): of what has a namesake in threading, GLUE_AT_ONCE. */
+int glue_wait_args(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames, glue_negative negative,
+                   int64_t *timeout);
 
 /* "rw", "r", "copy", "none" */
 int glue_access(PyObject *value, pshm_access *out);

@@ -54,7 +54,7 @@ static int convert_participants(PyObject *value, uint32_t *out)
 static int convert_wait(PyObject *value, int64_t *deadline)
 {
     int64_t timeout;
-    if (glue_timeout(value, false, &timeout) < 0)
+    if (glue_timeout(value, GLUE_REFUSED, &timeout) < 0)
         return -1;
     *deadline = timeout == 0 ? 0 : pshm_deadline(timeout);
     return 0;

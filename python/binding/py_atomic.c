@@ -247,7 +247,7 @@ static PyObject *atomic_wait(PyObject *object, PyObject *const *args, Py_ssize_t
     int64_t timeout = -1;
     int rc;
     if (glue_args(&signature, args, nargs, kwnames, given) < 0 || check_waitable(self, "wait()") < 0 ||
-        convert(self, given[0], true, &expected) < 0 || glue_timeout(given[1], false, &timeout) < 0)
+        convert(self, given[0], true, &expected) < 0 || glue_timeout(given[1], GLUE_REFUSED, &timeout) < 0)
         return NULL;
     const void *word = begin(self, PSHM_READ, &rc);
     if (word == NULL)

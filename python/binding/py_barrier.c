@@ -48,7 +48,7 @@ static PyObject *barrier_wait(PyObject *object, PyObject *const *args, Py_ssize_
 {
     wait_closure wait = {.barrier = core_of(object)};
     int64_t timeout = -1;
-    if (glue_wait_args(args, nargs, kwnames, &timeout) < 0)
+    if (glue_wait_args(args, nargs, kwnames, GLUE_AT_ONCE, &timeout) < 0)
         return NULL;
     const int64_t deadline = pshm_deadline(timeout);
     int rc = glue_wait(NULL, arrive_step, &wait, deadline);

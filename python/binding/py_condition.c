@@ -155,7 +155,7 @@ static int wait_until(py_condition *self, int64_t deadline)
 static PyObject *condition_wait(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     int64_t timeout;
-    if (glue_wait_args(args, nargs, kwnames, &timeout) < 0)
+    if (glue_wait_args(args, nargs, kwnames, GLUE_AT_ONCE, &timeout) < 0)
         return NULL;
     int woken = wait_until((py_condition *)self, pshm_deadline(timeout));
     return woken < 0 ? NULL : PyBool_FromLong(woken);
@@ -166,7 +166,7 @@ static PyObject *condition_wait_for(PyObject *self, PyObject *const *args, Py_ss
     static const glue_signature signature = {"wait_for", 1, 2, 2, {"predicate", "timeout"}};
     PyObject *given[2];
     int64_t timeout;
-    if (glue_args(&signature, args, nargs, kwnames, given) < 0 || glue_timeout(given[1], false, &timeout) < 0)
+    if (glue_args(&signature, args, nargs, kwnames, given) < 0 || glue_timeout(given[1], GLUE_AT_ONCE, &timeout) < 0)
         return NULL;
     int64_t deadline = pshm_deadline(timeout);
     for (int woken = 1;;) {
@@ -334,6 +334,7 @@ static PyType_Slot slots[] = {
     {Py_tp_dealloc, condition_dealloc},
     {Py_tp_traverse, condition_traverse},
     {Py_tp_repr, py_object_repr},
+    {Py_tp_members, py_object_members},
     {Py_tp_methods, methods},
     {Py_tp_getset, attributes},
     {0, NULL},

@@ -153,7 +153,7 @@ static PyObject *counter_wait(PyObject *object, PyObject *const *args, Py_ssize_
     PyObject *given[2];
     int64_t least, timeout;
     if (glue_args(&signature, args, nargs, kwnames, given) < 0 || convert(given[0], &least) < 0 ||
-        glue_timeout(given[1], false, &timeout) < 0)
+        glue_timeout(given[1], GLUE_REFUSED, &timeout) < 0)
         return NULL;
     wait_closure closure = {&self->counter, least};
     return py_object_wait(object, wait_step, &closure, timeout);

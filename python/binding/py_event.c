@@ -61,7 +61,7 @@ static PyObject *event_wait(PyObject *object, PyObject *const *args, Py_ssize_t 
 {
     wait_closure wait = {.event = core_of(object)};
     int64_t timeout = -1;
-    if (glue_wait_args(args, nargs, kwnames, &timeout) < 0)
+    if (glue_wait_args(args, nargs, kwnames, GLUE_AT_ONCE, &timeout) < 0)
         return NULL;
     int rc = pshm_event_since(wait.event, &wait.since);
     return rc == 0 ? py_object_wait(object, wait_step, &wait, timeout) : py_object_raise(object, rc);

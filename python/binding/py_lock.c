@@ -154,7 +154,8 @@ PyObject *py_lock_acquire(PyObject *self, PyObject *const *args, Py_ssize_t narg
 {
     py_lock *lock = (py_lock *)self;
     int64_t timeout = -1;
-    if (PSHM_UNLIKELY(nargs != 0 || kwnames != NULL) && glue_acquire_args(args, nargs, kwnames, &timeout) < 0)
+    if (PSHM_UNLIKELY(nargs != 0 || kwnames != NULL) &&
+        glue_acquire_args(args, nargs, kwnames, GLUE_FOR_EVER, &timeout) < 0)
         return NULL;
     int rc = take(lock, timeout);
     if (PSHM_LIKELY(rc == 0))
@@ -346,7 +347,7 @@ PyObject *py_lock_recover(PyObject *self, PyObject *const *args, Py_ssize_t narg
     static const glue_signature signature = {"recover", 0, 1, 1, {"timeout"}};
     PyObject *given[1];
     int64_t timeout = -1;
-    if (glue_args(&signature, args, nargs, kwnames, given) < 0 || glue_timeout(given[0], false, &timeout) < 0)
+    if (glue_args(&signature, args, nargs, kwnames, given) < 0 || glue_timeout(given[0], GLUE_REFUSED, &timeout) < 0)
         return NULL;
     PyTypeObject *type = (PyTypeObject *)glue_state(self)->recovery_type;
     py_recovery *recovery = (py_recovery *)type->tp_alloc(type, 0);

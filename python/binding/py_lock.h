@@ -94,6 +94,7 @@ void py_lock_dealloc(PyObject *self);
 #define PY_LOCK_SLOTS(doc)                                                                                             \
     {Py_tp_doc, (void *)(doc)}, {Py_tp_dealloc, py_lock_dealloc}, {Py_tp_traverse, py_lock_traverse},                  \
         {Py_tp_clear, py_lock_clear}, {Py_tp_repr, py_object_repr}, {Py_tp_methods, methods},                          \
+        {Py_tp_members, py_object_members},                                                                            \
     {                                                                                                                  \
         Py_tp_getset, attributes                                                                                       \
     }

@@ -151,7 +151,7 @@ PyObject *py_object_wait_verb(PyObject *self, glue_step step, PyObject *const *a
                               PyObject *kwnames)
 {
     int64_t timeout;
-    if (glue_wait_args(args, nargs, kwnames, &timeout) < 0)
+    if (glue_wait_args(args, nargs, kwnames, GLUE_REFUSED, &timeout) < 0)
         return NULL;
     return py_object_wait(self, step, ((py_object *)self)->object, timeout);
 }
@@ -165,11 +165,18 @@ int py_object_traverse(PyObject *self, visitproc visit, void *arg)
     return 0;
 }
 
+PyMemberDef py_object_members[] = {
+    {"__weaklistoffset__", Py_T_PYSSIZET, offsetof(py_object, weakrefs), Py_READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
 void py_object_dealloc(PyObject *self)
 {
     py_object *handle = (py_object *)self;
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
+    if (handle->weakrefs != NULL)
+        PyObject_ClearWeakRefs(self);
     if (handle->notifier != NULL)
         pshm_notifier_close(handle->notifier);
     if (handle->noun != NULL && handle->whole != NULL)

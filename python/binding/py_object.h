@@ -21,6 +21,7 @@ typedef struct py_object {
     PyObject *whole; /* what it keeps alive: the Arena, or of such a one the Segment or the object; NULL: not open */
     pshm_object *object;     /* what verbs and messages are about; NULL: raw memory */
     pshm_notifier *notifier; /* of pollfd(); NULL: nobody has asked */
+    PyObject *weakrefs;
 } py_object;
 
 struct py_noun {
@@ -104,6 +105,7 @@ PyObject *py_object_describe(const pshm_object *object);
 int py_object_traverse(PyObject *self, visitproc visit, void *arg);
 void py_object_dealloc(PyObject *self);
 PyObject *py_object_repr(PyObject *self);
+extern PyMemberDef py_object_members[]; /* weak references, as to what threading has */
 PyObject *py_object_get_name(PyObject *self, void *unused);
 PyObject *py_object_reduce(PyObject *self, PyObject *unused);
 
@@ -118,7 +120,7 @@ PyObject *py_object_reduce_with(PyObject *self, PyObject *repair);
 /* The slots of one that refers to nothing but its arena. */
 #define PY_OBJECT_SLOTS(doc)                                                                                           \
     {Py_tp_doc, (void *)(doc)}, {Py_tp_dealloc, py_object_dealloc}, {Py_tp_traverse, py_object_traverse},              \
-        {Py_tp_repr, py_object_repr}, {Py_tp_methods, methods},                                                        \
+        {Py_tp_repr, py_object_repr}, {Py_tp_methods, methods}, {Py_tp_members, py_object_members},                    \
     {                                                                                                                  \
         Py_tp_getset, attributes                                                                                       \
     }

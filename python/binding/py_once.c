@@ -42,7 +42,7 @@ static PyObject *once_run(PyObject *object, PyObject *const *args, Py_ssize_t na
     PyObject *given[2] = {nargs > 0 ? args[0] : NULL, NULL};
     int64_t timeout = -1;
     if (PSHM_UNLIKELY(nargs != 1 || kwnames != NULL) &&
-        (glue_args(&signature, args, nargs, kwnames, given) < 0 || glue_timeout(given[1], true, &timeout) < 0))
+        (glue_args(&signature, args, nargs, kwnames, given) < 0 || glue_timeout(given[1], GLUE_FOR_EVER, &timeout) < 0))
         return NULL;
     if (PSHM_UNLIKELY(!PyCallable_Check(given[0]))) {
         PyErr_Format(PyExc_TypeError, "function must be callable, not %.100s", Py_TYPE(given[0])->tp_name);

@@ -32,7 +32,7 @@ static PyObject *participant_wait(PyObject *object, PyObject *const *args, Py_ss
 {
     py_participant *self = (py_participant *)object;
     int64_t timeout;
-    if (glue_wait_args(args, nargs, kwnames, &timeout) < 0)
+    if (glue_wait_args(args, nargs, kwnames, GLUE_REFUSED, &timeout) < 0)
         return NULL;
     int rc = glue_wait(NULL, wait_step, self, pshm_deadline(timeout));
     if (rc == 0)

@@ -50,7 +50,7 @@ static PyObject *permits_acquire(PyObject *object, PyObject *const *args, Py_ssi
     int64_t timeout = -1;
     if (PSHM_UNLIKELY(nargs != 0 || kwnames != NULL) &&
         (glue_args(&signature, args, nargs, kwnames, given) < 0 || glue_count(given[0], "n", &n) < 0 ||
-         glue_timeout(given[1], true, &timeout) < 0))
+         glue_timeout(given[1], GLUE_FOR_EVER, &timeout) < 0))
         return NULL;
     return take(object, n, timeout);
 }

@@ -44,7 +44,7 @@ static PyObject *record_lock_acquire(PyObject *object, PyObject *const *args, Py
 {
     py_record_lock *self = (py_record_lock *)object;
     int64_t timeout;
-    if (glue_acquire_args(args, nargs, kwnames, &timeout) < 0)
+    if (glue_acquire_args(args, nargs, kwnames, GLUE_FOR_EVER, &timeout) < 0)
         return NULL;
     int rc = take(self, timeout);
     if (rc == 0)

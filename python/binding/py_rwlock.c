@@ -88,6 +88,7 @@ static PyType_Slot side_slots[] = {
     {Py_tp_traverse, py_lock_traverse},
     {Py_tp_clear, py_lock_clear},
     {Py_tp_repr, side_repr},
+    {Py_tp_members, py_object_members},
     {Py_tp_methods, side_methods},
     {0, NULL},
 };

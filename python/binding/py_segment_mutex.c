@@ -121,6 +121,7 @@ static PyType_Slot slots[] = {
     {Py_tp_traverse, py_lock_traverse},
     {Py_tp_clear, py_lock_clear},
     {Py_tp_repr, mutex_repr},
+    {Py_tp_members, py_object_members},
     {Py_tp_methods, methods},
     {0, NULL},
 };

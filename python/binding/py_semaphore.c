@@ -38,7 +38,8 @@ static PyObject *take(PyObject *object, int64_t timeout)
 static PyObject *semaphore_acquire(PyObject *object, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     int64_t timeout = -1;
-    if (PSHM_UNLIKELY(nargs != 0 || kwnames != NULL) && glue_acquire_args(args, nargs, kwnames, &timeout) < 0)
+    if (PSHM_UNLIKELY(nargs != 0 || kwnames != NULL) &&
+        glue_acquire_args(args, nargs, kwnames, GLUE_AT_ONCE, &timeout) < 0)
         return NULL;
     return take(object, timeout);
 }
@@ -83,7 +84,7 @@ static PyObject *semaphore_exit(PyObject *object, PyObject *const *args, Py_ssiz
 static PyMethodDef methods[] = {
     {"acquire", GLUE_METHOD(semaphore_acquire), METH_FASTCALL | METH_KEYWORDS,
      "acquire($self, /, blocking=True, timeout=None)\n--\n\n"
-     "Takes one, waiting up to timeout seconds (None or -1: for ever). True, or False if none was to be had.\n\n"
+     "Takes one, waiting up to timeout seconds (None: for ever). True, or False if none was to be had.\n\n"
      "Errors: Deleted; ValueError once the arena is closed; TypeError in a read-only one."},
     {"release", GLUE_METHOD(semaphore_release), METH_FASTCALL | METH_KEYWORDS,
      "release($self, /, n=1)\n--\n\nGives n back, whoever took them. ValueError if n is 0, or more than 2147483647 "

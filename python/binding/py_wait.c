@@ -123,7 +123,7 @@ static PyObject *module_wait(PyObject *module, PyObject *const *args, Py_ssize_t
     PyObject *given[2] = {NULL, NULL}, *result = NULL;
     int64_t timeout = -1;
     if (glue_args(&signature, args, nargs, kwnames, given) < 0 ||
-        (given[1] != NULL && glue_timeout(given[1], false, &timeout) < 0))
+        (given[1] != NULL && glue_timeout(given[1], GLUE_REFUSED, &timeout) < 0))
         return NULL;
     PyObject *all = PySequence_Tuple(given[0]); /* which keeps them, whatever becomes of the list */
     if (all == NULL)

@@ -50,8 +50,9 @@ def test_set_and_clear(event) -> None:
     event.clear()
     event.clear()
     assert not event.is_set()
+    assert event.wait(-1) is False
     with pytest.raises(ValueError, match="timeout"):
-        event.wait(-1)
+        event.wait(float("nan"))
 
 
 def test_auto(auto) -> None:
