@@ -8,7 +8,8 @@
 typedef struct py_task_mutex {
     PyObject_HEAD
     PyObject *mutex;        /* a Mutex */
-    PyObject *loop;         /* of the tasks that use it; NULL: none yet */
+    PyObject *loop;         /* of the tasks that used it last; NULL: none yet */
+    unsigned long thread;   /* that loop's */
     PyObject *current_task; /* asyncio.current_task */
     PyObject *tasks;   /* asyncio's dict of the running task of each loop, which is quicker; NULL where it has none */
     Py_ssize_t queued; /* so many wait in a queue already */
@@ -19,35 +20,49 @@ static const pshm_mutex *core_of(const py_task_mutex *self)
     return ((const py_lock *)self->mutex)->mutex;
 }
 
-/* What tells the running task from others of the thread; never 0, which is the thread itself. 0: an exception is set. */
-static uint64_t running(py_task_mutex *self)
+#define NO_TASK 1 /* what runs is none */
+
+/* The running task of a loop, NO_TASK, or 0 with an exception set. */
+static uint64_t running_in(const py_task_mutex *self, PyObject *loop)
 {
-    if (PSHM_UNLIKELY(self->loop == NULL)) {
-        PyObject *bound = PyObject_CallMethod((PyObject *)self, "_bind", NULL);
-        if (bound == NULL)
-            return 0;
-        Py_XSETREF(self->loop, bound);
-    }
     PyObject *task;
     if (PSHM_LIKELY(self->tasks != NULL)) {
-        task = PyDict_GetItemWithError(self->tasks, self->loop);
+        task = PyDict_GetItemWithError(self->tasks, loop);
         if (task == NULL && PyErr_Occurred())
             return 0;
     } else {
-        task = PyObject_CallOneArg(self->current_task, self->loop);
+        task = PyObject_CallOneArg(self->current_task, loop);
         if (task == NULL)
             return 0;
         Py_DECREF(task); /* the loop has it */
     }
-    return task != NULL && task != Py_None ? (uint64_t)(uintptr_t)task : 1;
+    return task != NULL && task != Py_None ? (uint64_t)(uintptr_t)task : NO_TASK;
 }
 
-/* 1: it is this task's; 0: it has to be waited for; -1. */
-static int take(py_task_mutex *self)
+/* Another loop runs than the last time: one after the other, as asyncio.run makes them, or in another thread. */
+static uint64_t running_anew(py_task_mutex *self)
 {
-    uint64_t task = running(self);
-    if (PSHM_UNLIKELY(!task))
-        return -1;
+    PyObject *loop = PyObject_CallMethod((PyObject *)self, "_bind", NULL);
+    if (loop == NULL)
+        return 0;
+    uint64_t task = running_in(self, loop);
+    self->thread = PyThread_get_thread_ident();
+    Py_XSETREF(self->loop, loop);
+    return task;
+}
+
+/* What tells the running task from others of the thread; never 0, which is the thread itself. 0: an exception is set. */
+static uint64_t running(py_task_mutex *self)
+{
+    if (PSHM_UNLIKELY(self->loop == NULL || self->thread != PyThread_get_thread_ident()))
+        return running_anew(self);
+    uint64_t task = running_in(self, self->loop);
+    return PSHM_LIKELY(task != NO_TASK) ? task : running_anew(self);
+}
+
+/* 1: it is the task's; 0: it has to be waited for; -1. */
+static int take(py_task_mutex *self, uint64_t task)
+{
     if (PSHM_UNLIKELY(self->queued > 0 && !pshm_mutex_held_by_task(core_of(self), task)))
         return 0;
     return py_mutex_attempt(self->mutex, task, false);
@@ -60,22 +75,49 @@ typedef struct acquisition {
     py_task_mutex *lock;
     PyObject *slow; /* the coroutine that waits; NULL: not begun, or over */
     PyObject *result;
-    bool begun;
+    uint64_t task; /* that called, or (0: none did) that awaits */
+    bool begun, inside;
 } acquisition;
+
+static bool is_inside(const acquisition *self)
+{
+    if (PSHM_UNLIKELY(self->inside))
+        PyErr_SetString(PyExc_ValueError, "acquire() is already executing");
+    return self->inside;
+}
+
+/* What was called in one task and is awaited by another, as wait_for does, is for that which called; where that one has the
+ * mutex already, the other waits until it has not. As take. */
+static int take_for_caller(acquisition *self)
+{
+    if (PSHM_UNLIKELY(self->task == 0)) {
+        self->task = running(self->lock);
+        if (self->task == 0)
+            return -1;
+    } else if (PSHM_UNLIKELY(pshm_mutex_held_by_task(core_of(self->lock), self->task))) {
+        uint64_t task = running(self->lock);
+        if (task != self->task)
+            return task != 0 ? 0 : -1;
+    }
+    return take(self->lock, self->task);
+}
 
 static PySendResult acquisition_send_slot(PyObject *object, PyObject *value, PyObject **result)
 {
     acquisition *self = (acquisition *)object;
+    if (is_inside(self))
+        return PYGEN_ERROR;
     if (!self->begun) {
         self->begun = true;
-        int rc = take(self->lock);
+        int rc = take_for_caller(self);
         if (PSHM_LIKELY(rc == 1)) {
             *result = Py_NewRef(self->result);
             return PYGEN_RETURN;
         }
         if (rc < 0)
             return PYGEN_ERROR;
-        self->slow = PyObject_CallMethod((PyObject *)self->lock, "_acquire_slowly", NULL);
+        self->slow = PyObject_CallMethod((PyObject *)self->lock, "_acquire_slowly", "K",
+                                         (unsigned long long)self->task);
         if (self->slow == NULL)
             return PYGEN_ERROR;
     }
@@ -83,7 +125,9 @@ static PySendResult acquisition_send_slot(PyObject *object, PyObject *value, PyO
         PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited acquire()");
         return PYGEN_ERROR;
     }
+    self->inside = true;
     PySendResult sent = PyIter_Send(self->slow, value, result);
+    self->inside = false;
     if (sent == PYGEN_RETURN)
         Py_SETREF(*result, Py_NewRef(self->result));
     if (sent != PYGEN_NEXT)
@@ -117,7 +161,7 @@ static PyObject *acquisition_throw(PyObject *object, PyObject *args)
 {
     acquisition *self = (acquisition *)object;
     PyObject *type, *value = NULL, *trace = NULL;
-    if (!PyArg_ParseTuple(args, "O|OO", &type, &value, &trace))
+    if (is_inside(self) || !PyArg_ParseTuple(args, "O|OO", &type, &value, &trace))
         return NULL;
     if (self->slow == NULL) {
         self->begun = true;
@@ -130,7 +174,9 @@ static PyObject *acquisition_throw(PyObject *object, PyObject *args)
         return NULL;
     }
     PyObject *method = PyObject_GetAttrString(self->slow, "throw");
+    self->inside = true;
     PyObject *result = method == NULL ? NULL : PyObject_CallObject(method, args);
+    self->inside = false;
     Py_XDECREF(method);
     if (result == NULL)
         Py_CLEAR(self->slow);
@@ -141,10 +187,14 @@ static PyObject *acquisition_close(PyObject *object, PyObject *unused)
 {
     (void)unused;
     acquisition *self = (acquisition *)object;
+    if (is_inside(self))
+        return NULL;
     self->begun = true;
     if (self->slow == NULL)
         Py_RETURN_NONE;
+    self->inside = true;
     PyObject *result = PyObject_CallMethod(self->slow, "close", NULL);
+    self->inside = false;
     Py_CLEAR(self->slow);
     return result;
 }
@@ -226,17 +276,28 @@ static bool is_made(const py_task_mutex *self)
     return false;
 }
 
+/* The task that calls; 0: none does. */
+static uint64_t calling(py_task_mutex *self)
+{
+    uint64_t task = running(self);
+    if (task == 0)
+        PyErr_Clear(); /* no loop runs: whoever awaits is told */
+    return task != NO_TASK ? task : 0;
+}
+
 static PyObject *acquisition_of(PyObject *object, PyObject *result)
 {
     py_task_mutex *self = (py_task_mutex *)object;
     if (!is_made(self))
         return NULL;
+    const uint64_t task = calling(self);
     PyTypeObject *type = (PyTypeObject *)glue_state(self->mutex)->acquisition_type;
     acquisition *made = (acquisition *)type->tp_alloc(type, 0);
     if (made == NULL)
         return NULL;
     made->lock = (py_task_mutex *)Py_NewRef(object);
     made->result = Py_NewRef(result);
+    made->task = task;
     return (PyObject *)made;
 }
 
@@ -313,7 +374,9 @@ static void mutex_dealloc(PyObject *object)
 static PyMethodDef mutex_methods[] = {
     {"acquire", mutex_acquire, METH_NOARGS,
      "acquire($self, /)\n--\n\n"
-     "Takes the mutex for the task that awaits this, which waits without blocking the loop. Always True.\n\n"
+     "Takes the mutex for the task that calls this, which waits without blocking the loop, also where another awaits "
+     "it\n"
+     "for that one, as wait_for does. Always True.\n\n"
      "Errors: as Mutex.acquire: OwnerDied; RuntimeError if this task holds it and it is not recursive."},
     {"release", mutex_release, METH_NOARGS,
      "release($self, /)\n--\n\nReleases it. RuntimeError unless this task holds it."},

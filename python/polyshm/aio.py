@@ -10,8 +10,8 @@ change the same objects in whatever way, also without asyncio. Nothing here bloc
 an object may be ready, and the loop's own thread then tries. A task that is cancelled holds nothing and loses nothing:
 a wake that was for it goes to the next one.
 
-A mutex is owned by the task that took it: other tasks of the same loop wait for it as any other process does. As with
-asyncio's own, an object of these classes belongs to the loop that first waits with it.
+A mutex is owned by the task that called for it: other tasks of the same loop wait for it as any other process does. As
+with asyncio's own, an object of these classes belongs to the loop in which a task first waits for another.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import asyncio
 import itertools
 import sys
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
@@ -151,12 +151,17 @@ class Mutex(_Turns, _core.TaskMutex):
         self._turn = asyncio.Lock()
 
     def _bind(self) -> asyncio.AbstractEventLoop:
-        """The loop is asked for once: that costs a system call on some CPythons."""
+        """Not asked for each time: that costs a system call on some CPythons."""
         return asyncio.get_running_loop()
 
-    async def _acquire_slowly(self) -> None:
-        task, mutex = self._task(), self.mutex
-        await self._wait(lambda watched: mutex._try_task(task, watched))
+    async def _acquire_slowly(self, task: int) -> None:
+        """`task` is that which called; while it has the mutex already, this one, if another, waits for that to end."""
+        mutex, other = self.mutex, self._task() != task
+
+        def attempt(watched: bool) -> bool:
+            return not (other and mutex._held_by_task(task)) and mutex._try_task(task, watched)
+
+        await self._wait(attempt)
 
     def locked(self) -> bool:
         """Is it held by anybody who lives?"""
@@ -318,18 +323,22 @@ class Condition(Mutex):
         """The Condition behind it."""
         return self._condition
 
-    async def wait(self) -> Literal[True]:
+    def wait(self) -> Coroutine[Any, Any, Literal[True]]:
         """Releases the mutex, waits to be notified, and takes it again. Always True.
 
         Cancelled, it takes the mutex again before it raises, as asyncio.Condition does.
 
         Errors: RuntimeError unless this task holds the mutex; OwnerDied, and the mutex is not held.
         """
-        hub, condition, task = _hub(), self._condition, self._task()
+        return self._wait_as(self._task())
+
+    async def _wait_as(self, task: int) -> Literal[True]:
+        """`task` is that which called, though wait_for may await this in another."""
+        hub, condition = _hub(), self._condition
         # What is noted with the mutex held misses no notification that comes after its release.
         least, depth = condition._begin(task)
         target, key = (condition, least), (self, least)
-        told = False
+        told, cancelled = True, True
         try:
             future = hub.watch(target, key)
             if future is not None:
@@ -338,29 +347,35 @@ class Condition(Mutex):
                 except BaseException:
                     told = hub.leave(future, key)
                     raise
+            cancelled = False
         finally:
-            await self._take_again()
+            again = await self._take_again(task)
             condition._end(task, depth)
-            if told:
+            if told and (cancelled or again is not None):
                 condition.notify(1)  # the wake was for somebody who still waits
+            if again is not None:
+                raise again
         return True
 
-    async def _take_again(self) -> None:
-        cancelled: asyncio.CancelledError | None = None
+    async def _take_again(self, task: int) -> asyncio.CancelledError | None:
+        """Takes the mutex, however often this is cancelled meanwhile: the last of these."""
+        cancelled = None
         while True:
             try:
-                await self.acquire()
-                break
+                if self._queued or self.mutex._held_by_task(task) or not self.mutex._try_task(task, False):
+                    await self._acquire_slowly(task)
+                return cancelled
             except asyncio.CancelledError as error:
                 cancelled = error
-        if cancelled is not None:
-            raise cancelled
 
-    async def wait_for(self, predicate: Callable[[], _T]) -> _T:
+    def wait_for(self, predicate: Callable[[], _T]) -> Coroutine[Any, Any, _T]:
         """Waits until the predicate is true, and returns what it gave. It is called with the mutex held."""
+        return self._wait_for_as(self._task(), predicate)
+
+    async def _wait_for_as(self, task: int, predicate: Callable[[], _T]) -> _T:
         result = predicate()
         while not result:
-            await self.wait()
+            await self._wait_as(task)
             result = predicate()
         return result
 

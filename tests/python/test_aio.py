@@ -125,9 +125,22 @@ def test_a_task_owns_what_it_awaits(arena) -> None:
         lock = aio.Mutex(arena.mutex("m"))
         task = asyncio.create_task(lock.acquire())
         assert await task is True
-        with pytest.raises(RuntimeError, match="not held"):
-            lock.release()  # it was that task's, which has ended
-        lock.mutex._release_task(id(task))
+        lock.release()  # what is called here is not that task's, which has ended
+        assert await asyncio.wait_for(lock.acquire(), 10) is True
+        others = [asyncio.create_task(lock.acquire()) for _ in range(2)]
+        for other in others:
+            await asyncio.sleep(0.02)
+            assert not other.done()
+            lock.release()
+            assert await other is True
+        lock.release()
+
+        async def in_vain() -> None:
+            with pytest.raises(RuntimeError, match="not held"):
+                lock.release()
+
+        async with lock:
+            await asyncio.create_task(in_vain())
         coroutine = lock.acquire()
         coroutine.close()
         with pytest.raises(RuntimeError, match="cannot reuse"):
@@ -264,8 +277,8 @@ def test_cancelling_loses_nothing(arena) -> None:
             for task in tasks:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
-            if True in results:  # a task got it before it was cancelled, and has ended
-                mutex._release_task(id(tasks[results.index(True)]))
+            if True in results:  # one got it before it was cancelled
+                lock.release()
             assert await asyncio.to_thread(done.wait, 10)
             thread.join()
 
@@ -487,6 +500,207 @@ def test_loops_in_threads(arena) -> None:
     assert counter.load() == 150
 
 
+def test_one_loop_after_another(arena) -> None:
+    """As with asyncio's own: an object that outlives a loop serves the next one."""
+    lock = aio.Mutex(arena.mutex("m"))
+    recursive = aio.Mutex(arena.mutex("r", recursive=True))
+
+    async def alone() -> None:
+        async with lock, recursive:
+            pass
+
+    async def together() -> None:
+        for each in (lock, recursive):
+            inside = 0
+
+            async def work(each: aio.Mutex = each) -> None:
+                nonlocal inside
+                async with each:
+                    inside += 1
+                    assert inside == 1
+                    await asyncio.sleep(0.001)
+                    inside -= 1
+
+            await asyncio.gather(*(work() for _ in range(3)))
+
+    run(alone())
+    run(together())
+
+
+def test_a_lock_of_loops_in_two_threads(arena) -> None:
+    """Tasks of another loop are others, though a task runs in the first at the same time."""
+    lock = aio.Mutex(arena.mutex("m"))
+    here, there = threading.Event(), threading.Event()
+
+    async def first() -> None:
+        async with lock:
+            pass
+        here.set()
+        there.wait(10)
+
+    async def second() -> None:
+        async def work() -> None:
+            async with lock:
+                await asyncio.sleep(0.001)
+
+        await asyncio.gather(work(), work())
+
+    thread = threading.Thread(target=lambda: run(first()))
+    thread.start()
+    assert here.wait(10)
+    try:
+        run(second())
+    finally:
+        there.set()
+        thread.join()
+
+
+def test_wait_for_on_a_condition(arena) -> None:
+    """wait_for awaits in a task of its own on CPythons before 3.12: the mutex is the caller's."""
+
+    async def main() -> None:
+        changed = aio.Condition(arena.condition("c", arena.mutex("m")))
+        for wait in (changed.wait, lambda: changed.wait_for(lambda: False)):
+            async with changed:
+                with pytest.raises(asyncio.TimeoutError):
+                    await asyncio.wait_for(wait(), 0.02)
+                changed.notify()
+            assert not changed.locked()
+
+        async with changed:
+            waiting = asyncio.create_task(changed.wait())
+            await asyncio.sleep(0.02)
+            assert not changed.locked()
+            async with changed:  # the same task has it, and then the wait, for it
+                changed.notify()
+                await asyncio.sleep(0.02)
+                assert not waiting.done()
+            await waiting
+        assert not changed.locked()
+
+    run(main())
+
+
+def test_a_condition_whose_task_is_cancelled_twice(arena) -> None:
+    async def main() -> None:
+        changed = aio.Condition(arena.condition("c", arena.mutex("m", recursive=True)))
+        ended: list = []
+
+        async def work() -> None:
+            async with changed, changed:
+                try:
+                    await changed.wait()
+                except asyncio.CancelledError:
+                    ended.append(True)
+
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0.02)
+        async with changed:
+            for _ in range(2):
+                task.cancel()
+                await asyncio.sleep(0.01)
+        await task  # it has released as often as it had acquired
+        assert ended == [True]
+        assert not changed.locked()
+
+    run(main())
+
+
+def test_a_notified_task_that_is_cancelled_passes_it_on(arena) -> None:
+    """Also where that comes while it takes the mutex again."""
+    condition = arena.condition("c", arena.mutex("m"))
+    asleep, woken = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        with condition:
+            asleep.set()
+            condition.wait()
+        woken.set()
+
+    async def main() -> None:
+        changed = aio.Condition(condition)
+
+        async def work() -> None:
+            async with changed:
+                await changed.wait()
+
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0.02)
+        thread = threading.Thread(target=wait)
+        thread.start()
+        assert await asyncio.to_thread(asleep.wait, 10)
+        async with changed:
+            changed.notify(1)
+            await asyncio.sleep(0.05)
+            task.cancel()
+            await asyncio.sleep(0.02)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        if not await asyncio.to_thread(woken.wait, 10):
+            async with changed:
+                changed.notify_all()
+            pytest.fail("the thread was not woken")
+        thread.join()
+
+    run(main())
+
+
+@pytest.mark.parametrize("noun", ["semaphore", "event"])
+def test_a_woken_task_that_is_cancelled_passes_it_on(noun, arena) -> None:
+    """To a waiter elsewhere, at once and not when that looks for itself."""
+    thing = arena.semaphore("s", 0) if noun == "semaphore" else arena.event("e", auto=True)
+    take, give = (thing.acquire, thing.release) if noun == "semaphore" else (thing.wait, thing.set)
+    took: list[float] = []
+
+    async def main() -> None:
+        form = aio.Semaphore(thing) if noun == "semaphore" else aio.Event(thing)
+        for _ in range(8):
+            task = asyncio.create_task(form.acquire() if noun == "semaphore" else form.wait())
+            await asyncio.sleep(0.01)
+            thread = threading.Thread(target=lambda: (take(), took.append(time.monotonic())))
+            thread.start()
+            await asyncio.sleep(0.005)
+            start = time.monotonic()
+            give()
+            time.sleep(0.005)
+            aio._hub()._wake()  # it is told, and has not run yet
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await asyncio.to_thread(thread.join)
+            took[-1] -= start
+
+    run(main())
+    assert sorted(took)[4] < 0.03, took
+
+
+def test_what_acquire_gives_is_not_entered_twice(arena) -> None:
+    async def main() -> None:
+        lock = aio.Mutex(arena.mutex("m"))
+        problems: list = []
+        awaited = None
+
+        class Sly(aio.Mutex):
+            async def _acquire_slowly(self, task: int) -> None:
+                for call in (lambda: awaited.send(None), lambda: awaited.throw(KeyError), awaited.close):
+                    with pytest.raises(ValueError, match="already executing"):
+                        call()
+                    problems.append(call)
+
+        sly = Sly(lock.mutex)
+        async with lock:
+
+            async def other() -> None:
+                nonlocal awaited
+                awaited = sly.acquire()
+                assert await awaited is True
+
+            await asyncio.create_task(other())
+        assert len(problems) == 3
+
+    run(main())
+
+
 def test_a_loop_that_ends_with_waits(arena) -> None:
     mutex = arena.mutex("m")
 
@@ -549,6 +763,6 @@ def test_debug_mode(arena) -> None:
             task = asyncio.create_task(lock.acquire())
             await asyncio.sleep(0.01)
         await task
-        lock.mutex._release_task(id(task))
+        lock.release()
 
     asyncio.run(main(), debug=True)
