@@ -246,7 +246,8 @@ static int condition_wait(lua_State *L)
 static int condition_wait_for(lua_State *L)
 {
     int64_t timeout = lpshm_timeout(L, 3), deadline = pshm_deadline(timeout);
-    luaL_checkany(L, 2);
+    if (lua_type(L, 2) != LUA_TFUNCTION && luaL_getmetafield(L, 2, "__call") == LUA_TNIL)
+        luaL_typeerror(L, 2, "function");
     set_up(L);
     for (int rc = 0;; rc = wait_until(L, deadline)) {
         lua_pushvalue(L, AT_PREDICATE);

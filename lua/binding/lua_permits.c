@@ -149,6 +149,16 @@ static int guard_collect(lua_State *L)
     return guard_release(L);
 }
 
+static int guard_tostring(lua_State *L)
+{
+    const permits_guard *guard = lpshm_to_close(L, 1, &guard_type, sizeof *guard);
+    if (!guard)
+        lua_pushfstring(L, "%s (released)", guard_type.name);
+    else
+        lua_pushfstring(L, "%s (%s: n %I)", guard_type.name, guard->permits->object.subject, (LUAI_UACINT)guard->n);
+    return 1;
+}
+
 /* permits:available() -> integer, permits:held() -> integer, permits:total() -> integer
  * How many could be had now; how many this thread has; how many there are. */
 static int count_or_fail(lua_State *L, int (*verb)(pshm_permits *permits, uint32_t *count))
@@ -188,7 +198,10 @@ void lpshm_permits_register(lua_State *L)
                                        {"held", permits_held},
                                        {"total", permits_total},
                                        {NULL, NULL}};
-    static const luaL_Reg guard_meta[] = {{"__gc", guard_collect}, {"__close", guard_release}, {NULL, NULL}};
+    static const luaL_Reg guard_meta[] = {{"__gc", guard_collect},
+                                          {"__close", guard_release},
+                                          {"__tostring", guard_tostring},
+                                          {NULL, NULL}};
     static const luaL_Reg guard_methods[] = {{"release", guard_release}, {NULL, NULL}};
     lpshm_new_type(L, &guard_type, guard_meta, guard_methods, NULL);
     lpshm_new_noun(L, &lpshm_permits_noun, methods, NULL);

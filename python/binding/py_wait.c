@@ -47,6 +47,9 @@ static int with_least(const py_state *state, PyObject *pair, py_waitable *out, c
         return -1;
     }
     out->core.least = PyLong_AsLongLongAndOverflow(PyTuple_GET_ITEM(pair, 1), &overflow);
+    if (out->core.least == -1 && PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_TypeError))
+        PyErr_Format(PyExc_TypeError, "%s: an integer is expected, not %.200s", where,
+                     Py_TYPE(PyTuple_GET_ITEM(pair, 1))->tp_name);
     if (overflow != 0)
         PyErr_Format(PyExc_ValueError, "%s: the number does not fit i64", where);
     return PyErr_Occurred() ? -1 : 0;

@@ -133,8 +133,8 @@ def test_what_cannot_be_waited_for(two, bad):
 def test_numbers_that_do_not_go(arena, two):
     with pytest.raises(TypeError, match=r"objects\[0\]: only a Counter or Permits"):
         polyshm.wait([(arena.mutex("m"), 1)])
-    with pytest.raises(TypeError):
-        polyshm.wait([(two[0], "x")])
+    with pytest.raises(TypeError, match=r"objects\[1\]: an integer is expected, not str"):
+        polyshm.wait([two[0], (arena.counter("c"), "x")])
     with pytest.raises(ValueError, match=r"objects\[0\]"):
         polyshm.wait([(two[0], 1 << 63)])
     for arguments in ((), (5,), ([], 1, 2)):
