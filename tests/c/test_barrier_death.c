@@ -119,6 +119,7 @@ static int pass_once(void *context)
     int rc = pass(&b);
     CHECK(rc >= 0);
     CHECK(pshm_barrier_leave(&b) == 0);
+    pshm_barrier_fini(&b);
     return rc;
 }
 
