@@ -359,8 +359,8 @@ bench-count: test-build ## instructions per operation, compared with the committ
 	@$(ENV) $(PY) bench/count.py $(ARGS)
 
 .PHONY: crash
-crash: test-build ## kill tests, and one table of them: operation, mode, instructions, states, kills, failures
-	$(SUB) run-crash; code=$$?; tools/crash-table $(BUILD)/reports/crash.txt && exit $$code
+crash: test-build ## kill tests and one table of them (DOC=docs/design/survival.rst puts it there)
+	$(SUB) run-crash; code=$$?; tools/crash-table $(BUILD)/reports/crash.txt $(DOC) && exit $$code
 
 SEED ?= $(shell date +%s)
 .PHONY: fuzz fuzz-asan
