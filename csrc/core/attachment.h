@@ -59,7 +59,7 @@ struct pshm_member {
     uint32_t mark;      /* of that process, for pshm_os_is_process */
     bool orphan;        /* its thread has ended, holding something */
     int64_t looked_since;
-    uint64_t biased;   /* an owner word that names it, biased: bias.h */
+    uint64_t biased;   /* the owner word that names it, biased as it was last: bias.h */
     uint64_t asked_at; /* the same where many may have what it waits for: the place of that */
     int64_t asked_since;
 };

@@ -11,6 +11,8 @@
  *   whoever runs at that time, so one of the two sees the other: either the owner finds that the word is revoked, or the
  *   one who revokes finds that it is inside (asymmetric Dekker; Dice, Huang, Yang, "Asymmetric Dekker Synchronization",
  *   2001). A word that is revoked stays so until it is taken: who revokes and dies leaves the same to the next.
+ *   Between the look and the last CAS the owner may have taken the lock back, have it biased anew, and be inside when
+ *   another one revokes that. So each bias has a number in its word, for the CAS to fail then.
  *   A death inside is not marked in the word, so only a structure that tells by itself what was under way may use it.
  *   Each revocation doubles how often in a row the next bias takes.
  */
@@ -106,14 +108,22 @@ static bool count(const pshm_member *m, pshm_biased *b)
     return times >= enough;
 }
 
+/* Has it biased to the member, whose it is. */
+static bool bias(pshm_member *m, pshm_biased *b)
+{
+    uint64_t word = m->me, times = (uint64_t)pshm_peek(&b->times) + 1;
+    pshm_store(&b->times, (uint32_t)times);
+    m->biased = PSHM_OWNER_BIASED | PSHM_ID_GRANTED | m->me | (times & PSHM_ID_SLOT) << PSHM_OWNER_TIMES_SHIFT |
+                (times >> 15 & PSHM_ID_SLOT) << PSHM_OWNER_TIMES_MORE_SHIFT;
+    return pshm_cas(&b->owner.word, &word, m->biased);
+}
+
 int pshm_bias_leave(pshm_member *m, pshm_biased *b)
 {
     pshm_owner *o = &b->owner;
-    uint64_t word = m->me;
     int at = pshm_member_holds(m, pshm_place_of(m->attachment, o));
-    bool biased = at >= 0 && count(m, b) && !pshm_peek(&o->died) && (pshm_peek(&m->slot->flags) & PSHM_SLOT_FENCED) &&
-                  pshm_cas(&o->word, &word, m->biased);
-    if (!biased)
+    bool wanted = at >= 0 && count(m, b) && !pshm_peek(&o->died) && (pshm_peek(&m->slot->flags) & PSHM_SLOT_FENCED);
+    if (!wanted || !bias(m, b))
         return pshm_owner_give(m, o);
     m->used &= ~(1u << at);
     pshm_store(&m->slot->held[at], 0);

@@ -29,7 +29,9 @@
  * the pid of the dead, 0: not known. Of a biased lock two more bits of the high half are in a word that is GRANTED:
  *
  *   bit 63          BIASED: its owner enters and leaves without changing the word
- *   bit 47          REVOKED: it did, and may still be inside */
+ *   bit 47          REVOKED: it did, and may still be inside
+ *
+ * and the rest of the high half is a number, another one each time that the lock is biased. */
 #define PSHM_ID_SLOT 0x00007fffu
 #define PSHM_ID_ABANDONED 0x00007fffu
 #define PSHM_ID_GRANTED 0x00008000u
@@ -41,6 +43,9 @@
 
 #define PSHM_OWNER_BIASED (UINT64_C(1) << 63)
 #define PSHM_OWNER_REVOKED (UINT64_C(1) << 47)
+/* Of a biased word: the low 15 bits of `times`, and the 15 above these. */
+#define PSHM_OWNER_TIMES_SHIFT 32
+#define PSHM_OWNER_TIMES_MORE_SHIFT 48
 
 typedef struct pshm_owner {
     uint64_t word;
@@ -51,13 +56,13 @@ typedef struct pshm_owner {
 /* Bits 33 to 47 of `died`: slot + 1 of the dead. */
 #define PSHM_OWNER_DIED_SLOT_SHIFT 33
 
-/* A lock that may be biased. The rest is its owner's to write, for speed alone: 0 is always right. */
+/* A lock that may be biased. The rest is its owner's to write. But for the last, it is for speed alone: 0 is always right. */
 typedef struct pshm_biased {
     pshm_owner owner;
     uint32_t last;   /* owner id of who had it last */
     uint32_t count;  /* how often in a row */
     uint32_t enough; /* so often, and it is biased */
-    uint32_t unused;
+    uint32_t times;  /* how often it was biased */
 } pshm_biased;
 
 /* ---- participants ---------------------------------------------------------------------------------------------- */

@@ -251,7 +251,7 @@ static int take(pshm_member *m, pshm_owner *o, pshm_owner_mode mode, const pshm_
         else if (id == m->me && !(low & PSHM_ID_GRANTED))
             rc = PSHM_ERELOCK;
         else if (id == m->me)
-            rc = pshm_cas(&o->word, &word, word & ~(seen(mode) | PSHM_OWNER_BIASED | PSHM_OWNER_REVOKED)) ? 0 : AGAIN;
+            rc = pshm_cas(&o->word, &word, (pshm_bias_is_on(word) ? low : word) & ~seen(mode)) ? 0 : AGAIN;
         else if (pshm_id_is_dead(a, id))
             rc = meet_dead(m, o, word, mode, w.flags, death);
         else if (!pshm_bias_is_on(word))

@@ -184,6 +184,39 @@ static void test_left_revoked(void **state)
     heap_end(arena);
 }
 
+/* What it is when it is revoked, which is how the one who does so knows it again. */
+static uint64_t revoked(pshm_arena *arena)
+{
+    uint64_t *word = &lock_of(arena)->owner.word, now = pshm_load(word);
+    assert_rc(pshm_bias_revoke(heap_member(arena), &lock_of(arena)->owner, now, 0), -EAGAIN);
+    assert_true(pshm_load(word) & PSHM_OWNER_REVOKED);
+    return pshm_load(word);
+}
+
+/* Somebody was stopped after he saw that nobody is inside: when he goes on the owner is, once more, and it is somebody else
+ * who waits for that. */
+static void test_revoked_once_more(void **state)
+{
+    (void)state;
+    pshm_arena *arena = heap_open(1 << 20);
+    pshm_member *m = heap_member(arena);
+    uint64_t *word = &lock_of(arena)->owner.word, seen[3];
+    for (int i = 0; i < 3; i++) {
+        /* After the last number comes the first. */
+        lock_of(arena)->times = i ? lock_of(arena)->times : UINT32_MAX - 1;
+        work(arena, 3000);
+        assert_true(is_biased_to(arena, m));
+        assert_true(pshm_bias_enter_quickly(m, lock_of(arena), PLACE));
+        seen[i] = revoked(arena);
+        for (int before = 0; before < i; before++)
+            assert_false(pshm_cas(word, &seen[before], m->me));
+        assert_int_equal(pshm_load(word), seen[i]);
+        assert_rc(pshm_bias_leave_quickly(m, lock_of(arena)), 0);
+        assert_int_equal(pshm_load(word), 0);
+    }
+    heap_end(arena);
+}
+
 typedef struct visitor {
     pshm_arena *arena;
     volatile pid_t tid;
@@ -316,8 +349,8 @@ static void test_exclusion(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_given_and_used), TEST(test_taken_by_another), TEST(test_owner_gone), TEST(test_fork),
-        TEST(test_left_revoked),   TEST(test_owner_inside),     TEST(test_exclusion),
+        TEST(test_given_and_used), TEST(test_taken_by_another),  TEST(test_owner_gone),   TEST(test_fork),
+        TEST(test_left_revoked),   TEST(test_revoked_once_more), TEST(test_owner_inside), TEST(test_exclusion),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -81,7 +81,7 @@ class Layout:
 
 
 OWNER = Layout(16, "word 0 Q, died 8 Q")
-BIASED = Layout(32, "owner 0 OWNER, last 16 I, count 20 I, enough 24 I, unused 28 I")
+BIASED = Layout(32, "owner 0 OWNER, last 16 I, count 20 I, enough 24 I, times 28 I")
 INTENT = Layout(48, "operation 0 I, class 4 I, page 8 Q, count 16 Q, block 24 Q, target 32 Q, value 40 Q")
 HEAP_HEAD = Layout(
     480,
@@ -440,7 +440,7 @@ def owner(arena: Arena, place: int) -> Owner:
         pid=pid,
         generation=generation,
         waiters=bool(low >> 31),
-        wanted=0 if state == "abandoned" else high & 0x7FFF7FFF,
+        wanted=0 if state == "abandoned" or high & 0x80008000 else high & 0x7FFF7FFF,
         died=bool(died >> 32 & 1),
         died_pid=died & 0xFFFFFFFF,
         died_slot=died_slot - 1 if died_slot else None,
