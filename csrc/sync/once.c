@@ -51,8 +51,13 @@ static int watch(const pshm_object *object, int64_t least, pshm_watch *out)
     const pshm_waiting waiting = {
         .object = object, .word = &b->done, .sleepers = &b->sleepers, .how = PSHM_SLEEPS_WATCHER, .look = look};
     const uint32_t *first = (const uint32_t *)(const void *)&b->owner.word;
+    bool pinned;
+    int rc = pshm_object_look(object, &pinned);
+    if (rc)
+        return rc;
     uint32_t value = pshm_load(first);
-    int rc = pshm_watch_word(&waiting, out);
+    pshm_arena_unlook(object->arena, pinned);
+    rc = pshm_watch_word(&waiting, out);
     if (rc == 0 && !object->arena->readonly) /* that one is woken where it is deleted */
         pshm_watch_add(out, first, value);
     return rc;

@@ -35,6 +35,15 @@ describe("pollfd", function()
     assert.is_true(helper.readable(fd, 20))
   end)
 
+  it("is refused of all when the arena is closed", function()
+    local objects = {
+      shared:mutex("mutex"), a, shared:event("event"), shared:event("auto", { auto = true }),
+      shared:semaphore("semaphore", 1), shared:permits("permits", 2), shared:latch("latch", 2), shared:once("once"),
+    }
+    shared:close()
+    for _, object in ipairs(objects) do raises("closed", object.pollfd, object) end
+  end)
+
   it("is readable when a lock may be had, or its owner died", function()
     local lock = shared:mutex("lock")
     local pid = support.fork(function()

@@ -124,6 +124,22 @@ class TestPollfd:
         with pytest.raises(ValueError, match="closed"):
             other.pollfd()
 
+    def test_of_all_when_closed(self, arena):
+        objects = [
+            arena.mutex("mutex"),
+            arena.counter("counter"),
+            arena.event("event"),
+            arena.event("auto", auto=True),
+            arena.semaphore("semaphore", 1),
+            arena.permits("permits", 2),
+            arena.latch("latch", 2),
+            arena.once("once"),
+        ]
+        arena.close()
+        for waited_for in objects:
+            with pytest.raises(ValueError, match="closed"):
+                waited_for.pollfd()
+
     def test_a_child_makes_its_own(self, arena):
         counter = arena.counter("c")
         fd = counter.pollfd()
