@@ -54,8 +54,9 @@ int pshm_object_enter_slowly(const pshm_object *object, pshm_member **out);
 /* NULL: slowly. For those who have no more to do then than to call on. */
 static inline pshm_member *pshm_object_enter_quickly(const pshm_object *object)
 {
-    pshm_member *m = pshm_member_quick(object->arena->attachment);
-    if (PSHM_UNLIKELY(!m || object->arena->closed))
+    const pshm_arena *arena = object->arena; /* NULL of a handle that was ended */
+    pshm_member *m = PSHM_LIKELY(arena != NULL) ? pshm_member_quick(arena->attachment) : NULL;
+    if (PSHM_UNLIKELY(!m || arena->closed))
         return NULL;
     /* Whoever frees makes every processor see its stores before it looks at `busy`: no fence is needed here. */
     __atomic_store_n(&m->slot->busy, object->place, __ATOMIC_RELAXED);

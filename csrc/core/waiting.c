@@ -92,6 +92,8 @@ int pshm_wait_for(pshm_waiting *waiting, int64_t deadline)
     const pshm_object *object = waiting->object;
     pshm_arena *arena = object->arena;
     pshm_member *m = NULL;
+    if (PSHM_UNLIKELY(!arena))
+        return PSHM_ECLOSED;
     int rc = arena->readonly ? pshm_arena_enter(arena) : pshm_object_enter(object, &m);
     if (rc)
         return rc;

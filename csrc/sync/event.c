@@ -160,8 +160,9 @@ int pshm_event_since(pshm_event *event, uint32_t *since)
 
 int pshm_event_wait(pshm_event *event, uint32_t since, int64_t deadline)
 {
-    if (event->automatic && event->object.arena->readonly)
-        return event->object.arena->closed ? PSHM_ECLOSED : PSHM_EREADONLY;
+    const pshm_arena *arena = event->object.arena;
+    if (event->automatic && arena && arena->readonly)
+        return arena->closed ? PSHM_ECLOSED : PSHM_EREADONLY;
     pshm_waiting waiting = waiting_for(&event->object, event->automatic, since);
     return pshm_wait_for(&waiting, deadline);
 }

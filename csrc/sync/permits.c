@@ -249,7 +249,7 @@ static int acquire(pshm_permits *permits, int64_t n, int64_t deadline)
     if (PSHM_UNLIKELY(n < 1))
         return PSHM_ETOOFEW;
     if (PSHM_UNLIKELY(n > permits->total))
-        return PSHM_ETOOMANY;
+        return permits->object.arena ? PSHM_ETOOMANY : PSHM_ECLOSED;
     int rc = pshm_object_enter(&permits->object, &m);
     if (PSHM_UNLIKELY(rc))
         return rc;

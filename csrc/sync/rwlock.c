@@ -97,8 +97,9 @@ static int read_slowly(pshm_rwlock *rwlock, int64_t deadline, pshm_death *death)
 int pshm_rwlock_read_try(pshm_rwlock *rwlock, pshm_death *death)
 {
     const pshm_object *object = &rwlock->object;
-    pshm_member *m = pshm_member_quick(object->arena->attachment);
-    if (PSHM_UNLIKELY(!m || object->arena->closed || m->used))
+    const pshm_arena *arena = object->arena; /* NULL of a handle that was ended */
+    pshm_member *m = PSHM_LIKELY(arena != NULL) ? pshm_member_quick(arena->attachment) : NULL;
+    if (PSHM_UNLIKELY(!m || arena->closed || m->used))
         return read_slowly(rwlock, PSHM_OWNER_NOW, death);
     const volatile uint32_t *gone = m->gone;
     bool in = note(m, 0, rwlock);
