@@ -44,7 +44,7 @@ int pshm_barrier_init(pshm_barrier *barrier, pshm_arena *arena, const char *name
     uint32_t flags;
     int rc = pshm_object_open(&barrier->object, arena, &wish, &flags, created);
     if (rc)
-        return rc == PSHM_ENONAME && create && !parties ? PSHM_ETOOFEW : rc;
+        return rc == PSHM_ENONAME && create && !parties ? PSHM_ENOCOUNT : rc;
     barrier->parties = pshm_peek(&pshm_barrier_body_of(barrier)->parties);
     barrier->on_death = flags & SHRINK ? PSHM_ON_DEATH_SHRINK : PSHM_ON_DEATH_BREAK;
     uint64_t room = (barrier->object.body_size - sizeof(pshm_barrier_body)) / sizeof(uint64_t);

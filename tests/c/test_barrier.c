@@ -49,7 +49,7 @@ static void test_names(helper_world *world)
     bool created;
     pshm_arena *a = world->arena;
     assert_rc(pshm_barrier_init(&b, a, "barrier", 7, false, 2, PSHM_ON_DEATH_UNSET, &created), PSHM_ENONAME);
-    assert_rc(pshm_barrier_init(&b, a, "barrier", 7, true, 0, PSHM_ON_DEATH_UNSET, &created), PSHM_ETOOFEW);
+    assert_rc(pshm_barrier_init(&b, a, "barrier", 7, true, 0, PSHM_ON_DEATH_UNSET, &created), PSHM_ENOCOUNT);
     assert_rc(pshm_barrier_init(&b, a, "barrier", 7, true, PSHM_PARTIES_MAX + 1, PSHM_ON_DEATH_UNSET, &created),
               PSHM_ETOOMANY);
     assert_rc(pshm_barrier_init(&b, a, "barrier", 7, true, 3, PSHM_ON_DEATH_UNSET, &created), 0);

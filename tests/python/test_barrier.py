@@ -78,7 +78,7 @@ def test_names(arena, barrier, shrinking) -> None:
     for parameters in ({"parties": 3}, {"on_death": "shrink"}):
         with pytest.raises(ValueError, match="barrier 'phases': exists, and this parameter"):
             arena.barrier("phases", **parameters)
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="barrier 'other': does not exist, and to create it takes the number"):
         arena.barrier("other")
     with pytest.raises(ValueError, match="at least 1"):
         arena.barrier("other", 0)

@@ -48,8 +48,8 @@ typedef struct pshm_barrier_ticket {
 /* Opens the barrier `name`, or with `create` makes it where there is none; *created says which, and may be NULL. `parties`
  * 0 and PSHM_ON_DEATH_UNSET stand for what it has; a new one needs parties, and is PSHM_ON_DEATH_BREAK unless said.
  * Errors: PSHM_ECLOSED, PSHM_EREADONLY (to create), PSHM_ENONAME, PSHM_ENAMESIZE, PSHM_ENAMETEXT, PSHM_EKIND (the name is
- *   another noun's), PSHM_EPARAMETER (parties or on_death is another), PSHM_ETOOFEW, PSHM_ETOOMANY (parties),
- *   PSHM_EPARTICIPANTS, PSHM_EHOLDS, PSHM_ECORRUPT, PSHM_ELOST; -ENOSPC; -EINTR (a slice is over: call again).
+ *   another noun's), PSHM_EPARAMETER (parties or on_death is another), PSHM_ENOCOUNT (to create, with 0), PSHM_ETOOMANY
+ *   (parties), PSHM_EPARTICIPANTS, PSHM_EHOLDS, PSHM_ECORRUPT, PSHM_ELOST; -ENOSPC; -EINTR (a slice is over: call again).
  * Owns: the handle is the caller's memory and keeps a reference to the arena until pshm_barrier_fini.
  * Safe: threads, processes.  Blocks: while another creates or deletes. */
 PSHM_API int pshm_barrier_init(pshm_barrier *barrier, pshm_arena *arena, const char *name, size_t length, bool create,
