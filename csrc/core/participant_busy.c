@@ -19,9 +19,11 @@ static bool is_at(const pshm_slot *slot, uint64_t place, uint64_t size)
 
 bool pshm_is_busy(pshm_attachment *a, uint64_t place, uint64_t size)
 {
-    uint32_t high = pshm_high_water(a);
     const pshm_member *self = pshm_member_known(a);
     bool fenced = true, others = false;
+    /* Whoever has a slot only after this sees what the caller stored, and needs no barrier. */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    uint32_t high = pshm_high_water(a);
     for (uint32_t i = 0; i < high; i++) {
         const pshm_slot *slot = pshm_slot_at(a, i);
         if ((pshm_load(&slot->stamp) & PSHM_PHASE) == PSHM_PHASE_FREE || (self && self->index == i))
