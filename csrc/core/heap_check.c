@@ -140,6 +140,7 @@ static uint64_t check_page(const checking *k, uint64_t index)
             FIND(k, place, "a span of class %u cannot have %llu pages here", class_, (unsigned long long)count);
             return 1;
         }
+        count = pshm_heap_classes[class_].pages; /* what was read before may have been overwritten since */
         check_span(k, index, page, class_);
         break;
     case PSHM_PAGE_RUN:

@@ -176,7 +176,6 @@ static bool is_dead_after_all(pshm_member *m, uint64_t word)
 
 typedef struct waiting {
     int64_t deadline, slice;
-    int64_t passing; /* not 0: until then somebody is let pass */
     unsigned turns;
     uint32_t flags; /* WAITERS once it has slept: there may be others */
 } waiting;
@@ -213,17 +212,24 @@ static int wait_for(pshm_member *m, pshm_owner *o, uint64_t word, pshm_owner_mod
 }
 
 /* Free, but for one who takes it again at once, and is let pass: for a slice, he may have changed his mind. */
-static int let_pass(pshm_member *m, pshm_owner *o, uint64_t word, pshm_owner_mode mode, waiting *w)
+static int let_pass(pshm_member *m, pshm_owner *o, uint64_t word, pshm_owner_mode mode, int64_t wished, int64_t deadline)
 {
     uint32_t id = high_of(word) & PSHM_ID;
     int64_t now = pshm_os_now();
-    if (!w->passing)
-        w->passing = w->deadline < now + PSHM_SLICE_NS ? w->deadline : now + PSHM_SLICE_NS;
-    if (id == m->me || now >= w->passing || pshm_id_is_dead(m->attachment, id)) {
+    bool over = (uint64_t)now - (uint64_t)wished >= PSHM_SLICE_NS; /* of any bytes */
+    if (id == m->me || over || pshm_id_is_dead(m->attachment, id)) {
         pshm_cas(&o->word, &word, word_of(low_of(word), 0));
         return AGAIN;
     }
-    return sleep_on(m, o, word, mode, w->passing) == -EINTR ? -EINTR : AGAIN;
+    if (deadline <= now)
+        return deadline == PSHM_OWNER_NOW ? -EBUSY : -ETIMEDOUT;
+    int64_t until = wished + PSHM_SLICE_NS;
+    return sleep_on(m, o, word, mode, deadline < until ? deadline : until) == -EINTR ? -EINTR : AGAIN;
+}
+
+static int64_t wished_of(const pshm_owner_guard *guard)
+{
+    return guard && guard->wished ? pshm_load(guard->wished) : 0;
 }
 
 static int take(pshm_member *m, pshm_owner *o, pshm_owner_mode mode, const pshm_owner_guard *guard, int64_t deadline,
@@ -243,7 +249,7 @@ static int take(pshm_member *m, pshm_owner *o, pshm_owner_mode mode, const pshm_
         uint64_t word = pshm_load(&o->word);
         uint32_t low = low_of(word), id = low & PSHM_ID;
         if (!(low & PSHM_ID_SLOT) && (mode & PSHM_OWNER_PASS))
-            rc = high_of(word) ? let_pass(m, o, word, mode, &w) : 0;
+            rc = high_of(word) ? let_pass(m, o, word, mode, wished_of(guard), deadline) : 0;
         else if (!(low & PSHM_ID_SLOT))
             rc = pshm_cas(&o->word, &word, word_of(m->me | pending | (low & PSHM_ID_WAITERS) | w.flags, 0)) ? 0 : AGAIN;
         else if (is_abandoned(low))

@@ -29,6 +29,7 @@ typedef enum pshm_owner_mode {
 typedef struct pshm_owner_guard {
     const uint64_t *stamp;
     uint64_t serial;
+    const int64_t *wished; /* when somebody gave it back by PSHM_OWNER_WAKE_NONE; NULL: nobody does */
 } pshm_owner_guard;
 
 /* Takes the word at `o`, waiting for a slice at the most. `deadline` INT64_MIN: without waiting, -EBUSY.

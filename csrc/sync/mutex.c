@@ -98,7 +98,7 @@ static int take_as(pshm_mutex *mutex, uint64_t task, pshm_owner_mode mode, int64
     if (pshm_member_holds(m, mutex->place) >= 0 && pshm_owner_id(o) == m->me) {
         rc = take_held(mutex, m, task);
     } else {
-        const pshm_owner_guard guard = {mutex->object.stamp, mutex->object.serial};
+        const pshm_owner_guard guard = {.stamp = mutex->object.stamp, .serial = mutex->object.serial};
         pshm_death_of told;
         rc = pshm_owner_take(m, o, mode, &guard, deadline, &told);
         *death = (pshm_death){told.died, told.pid, told.participant};

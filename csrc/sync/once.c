@@ -100,7 +100,7 @@ int pshm_once_done(pshm_once *once)
 static int take(pshm_member *m, const pshm_once *once, int64_t deadline)
 {
     pshm_owner *o = &body_of(once)->owner;
-    const pshm_owner_guard guard = {once->object.stamp, once->object.serial};
+    const pshm_owner_guard guard = {.stamp = once->object.stamp, .serial = once->object.serial};
     const int64_t slice = pshm_os_now() + PSHM_SLICE_NS;
     pshm_death_of death;
     int rc = 0;

@@ -11,7 +11,8 @@
  *   has the word no note stays that was not there before.
  *   A note is worth what its slot is: dead, and it is nothing. There is no count that a death could leave wrong.
  *   While it is pending the word of a dead writer is just free again. From its last step on the death is told.
- *   When a slice is over the word is given back, but with the writer's wish to have it again: new readers let it pass.
+ *   When a slice is over the word is given back, but with the writer's wish to have it again: new readers let it pass, for a
+ *   slice from then on, those too that only try. The time of the wish stands beside the word, and is good for this alone.
  */
 #include "sync/rwlock.h"
 

@@ -15,7 +15,8 @@
 
 typedef struct body {
     pshm_owner writer;
-    uint64_t unused[6];
+    int64_t wished; /* when a writer last gave it back that comes again */
+    uint64_t unused[5];
 } body;
 
 _Static_assert(sizeof(body) == 64, "layout");
@@ -37,7 +38,8 @@ static inline uint64_t note_of(const pshm_rwlock *rwlock)
 
 static inline pshm_owner_guard guard_of(const pshm_rwlock *rwlock)
 {
-    return (pshm_owner_guard){rwlock->object.stamp, rwlock->object.serial};
+    const body *b = rwlock->object.body;
+    return (pshm_owner_guard){.stamp = rwlock->object.stamp, .serial = rwlock->object.serial, .wished = &b->wished};
 }
 
 static inline const uint32_t *futex_of(const uint64_t *held)

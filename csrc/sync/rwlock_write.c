@@ -85,7 +85,9 @@ static int settle(const pshm_rwlock *rwlock, pshm_member *m, waiting *w)
         if (rc == PSHM_ENOTOWNER)
             rc = PSHM_ECORRUPT;
     }
-    if (rc) /* it comes again: nobody else is to slip in meanwhile */
+    if (rc == -EINTR) /* it comes again: nobody else is to slip in meanwhile */
+        pshm_store(&((body *)rwlock->object.body)->wished, pshm_os_now());
+    if (rc)
         pshm_owner_give_as(m, o, rc == -EINTR ? PSHM_OWNER_WAKE_NONE : PSHM_OWNER_WAKE_ALL);
     return rc;
 }

@@ -466,20 +466,25 @@ static int give_up_writing(void *context)
     return 0;
 }
 
-/* A writer that does not come again, though it lives, is let pass for a slice; who does not wait for it does not wait. */
+/* A writer that does not come again, though it lives, is let pass for a slice. Who cannot wait so long has to come again. */
 static void test_a_writer_that_has_changed_its_mind(helper_world *world)
 {
     for (int how = 0; how < 3; how++) {
+        int rc;
         helper_step(world, 0);
         try_read(0);
         pid_t pid = helper_fork(give_up_writing, world);
         assert_true(helper_until_step(world, 1));
+        int64_t over = in(0.1), soon = in(0.02);
         if (how == 0)
-            assert_rc(elsewhere(TRY_READ), 0);
+            while ((rc = elsewhere(TRY_READ)) == -EBUSY)
+                assert_true(pshm_deadline(0) < over + SECOND);
         else if (how == 1)
-            assert_rc(elsewhere(CALL(pshm_rwlock_read_acquire, in(0.02))), 0);
+            while ((rc = elsewhere(CALL(pshm_rwlock_read_acquire, soon))) == -ETIMEDOUT)
+                assert_true(pshm_deadline(0) < over + SECOND);
         else
-            assert_rc(elsewhere(CALL(pshm_rwlock_read_acquire, PSHM_FOREVER)), 0);
+            rc = elsewhere(CALL(pshm_rwlock_read_acquire, PSHM_FOREVER));
+        assert_rc(rc, 0);
         helper_step(world, 2);
         assert_int_equal(helper_wait(pid), 0);
         assert_rc(pshm_rwlock_read_release(&rw), 0);
@@ -499,6 +504,32 @@ static void test_a_writer_that_has_changed_its_mind(helper_world *world)
     assert_rc(pshm_rwlock_read_release(&rw), 0);
     helper_step(world, 3);
     assert_int_equal(helper_wait(pid), 0);
+}
+
+/* Nor does anybody who only tries, or has no time. */
+static int slip_in(void *context)
+{
+    helper_world *world = context;
+    pshm_death death;
+    while (world->stage->step < 2) {
+        CHECK(pshm_rwlock_read_try(&rw, &death) == -EBUSY);
+        CHECK(pshm_rwlock_read_acquire(&rw, in(0.002), &death) == -ETIMEDOUT);
+    }
+    return 0;
+}
+
+static void test_nobody_slips_in_who_tries(helper_world *world)
+{
+    helper_step(world, 0);
+    world->stage->number = 0;
+    try_read(0);
+    pid_t writer = helper_fork(write_slowly, world);
+    until_pending();
+    pid_t reader = helper_fork(slip_in, world);
+    assert_true(helper_until_step(world, 2));
+    assert_int_equal(helper_wait(reader), 0);
+    assert_rc(pshm_rwlock_read_release(&rw), 0);
+    assert_int_equal(helper_wait(writer), 0);
 }
 
 /* Readers that overlap for ever: the lock is never free of them, but a writer gets in. */
@@ -1035,6 +1066,7 @@ EACH_KIND(test_downgrade)
 EACH_KIND(test_readers_wait)
 EACH_KIND(test_writers_wait)
 EACH_KIND(test_nobody_slips_in)
+EACH_KIND(test_nobody_slips_in_who_tries)
 EACH_KIND(test_a_writer_that_has_changed_its_mind)
 EACH_KIND(test_readers_cannot_starve_a_writer)
 EACH_KIND(test_exclusion)
@@ -1057,6 +1089,7 @@ int main(void)
         TEST(each_test_readers_wait),
         TEST(each_test_writers_wait),
         TEST(each_test_nobody_slips_in),
+        TEST(each_test_nobody_slips_in_who_tries),
         TEST(each_test_a_writer_that_has_changed_its_mind),
         TEST(each_test_readers_cannot_starve_a_writer),
         TEST(each_test_exclusion),

@@ -453,7 +453,7 @@ def test_rwlock(arena: polyshm.Arena) -> None:
     assert seen.slots[mine.index].shares == ((books.body_place, 0, True),)
     rw.read.release()
     assert read(arena).slots[mine.index].shares == ()
-    assert not any(read(arena).names["books"].body[16:])
+    assert not any(read(arena).names["books"].body[24:])
     assert decode.problems(read(arena)) == arena.check() == []
 
 
