@@ -19,7 +19,6 @@
 #include "os/ring_abi.h"
 
 #define SUBMISSIONS 8u
-#define OPERATIONS 64u
 
 /* Tags of what is no sleep. */
 enum { TAG_CANCEL = 1, TAG_ALARM = 2 };
@@ -191,6 +190,15 @@ static bool is_waiting(const ring *r)
     return __atomic_load_n(r->sq_flags, __ATOMIC_ACQUIRE) & (1u << 2 | IORING_SQ_CQ_OVERFLOW); /* IORING_SQ_TASKRUN */
 }
 
+/* What has come while they were off is waiting, or has signalled. */
+static void set_signals(ring *r, bool on)
+{
+    __atomic_store_n(r->cq_flags, on ? 0 : IORING_CQ_EVENTFD_DISABLED, __ATOMIC_SEQ_CST);
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (on && !IN_ORDER)
+        (void)enter(r, 0, 0, IORING_ENTER_GETEVENTS);
+}
+
 /* Looks at what there is, and fetches what the kernel has put off. */
 static void look(ring *r)
 {
@@ -208,6 +216,11 @@ static void look(ring *r)
 static pshm_os_sleep *reap(pshm_os_sleeper *sleeper)
 {
     ring *r = (ring *)sleeper;
+    if (is_waiting(r)) { /* which was signalled: a second time, when it is fetched, would only cost */
+        set_signals(r, false);
+        look(r);
+        set_signals(r, true);
+    }
     look(r);
     pshm_os_sleep *over = r->over;
     r->over = NULL;
@@ -243,11 +256,6 @@ static void cancel(ring *r, uint64_t tag, unsigned flags)
     queue(r);
     (void)submit(&r->sleeper);
     look(r);
-}
-
-static void set_signals(ring *r, bool on)
-{
-    __atomic_store_n(r->cq_flags, on ? 0 : IORING_CQ_EVENTFD_DISABLED, __ATOMIC_SEQ_CST);
 }
 
 static void end(pshm_os_sleeper *sleeper, pshm_os_sleep *sleep)
@@ -315,19 +323,6 @@ static void *map(int fd, size_t size, uint64_t what)
 {
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, (off_t)what);
     return p == MAP_FAILED ? NULL : p;
-}
-
-static bool can_sleep(int fd)
-{
-    struct {
-        struct io_uring_probe head;
-        struct io_uring_probe_op operations[OPERATIONS];
-    } probe;
-    memset(&probe, 0, sizeof probe);
-    if (syscall(SYS_io_uring_register, fd, IORING_REGISTER_PROBE, &probe, OPERATIONS))
-        return false;
-    return probe.head.last_op >= OP_FUTEX_WAITV && (probe.operations[OP_FUTEX_WAIT].flags & IO_URING_OP_SUPPORTED) &&
-           (probe.operations[OP_FUTEX_WAITV].flags & IO_URING_OP_SUPPORTED);
 }
 
 static uint32_t *word_at(const ring *r, uint32_t offset)

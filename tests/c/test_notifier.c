@@ -478,6 +478,63 @@ static void test_closed_by_another_thread(helper_world *world)
     pshm_counter_fini(&c);
 }
 
+enum { STORM = 4, STORMS = 4000 };
+
+typedef struct storm {
+    pshm_counter counters[STORM];
+    bool over;
+} storm;
+
+static void *raise_all(void *context)
+{
+    storm *s = context;
+    for (unsigned i = 0; !__atomic_load_n(&s->over, __ATOMIC_RELAXED); i++) {
+        int64_t value;
+        pshm_counter *c = &s->counters[i % STORM];
+        assert_rc(pshm_counter_load(c, &value), 0);
+        for (volatile unsigned pause = value ? 0 : i * 2654435761u >> 20; pause; pause--)
+            continue;
+        if (!value)
+            assert_rc(pshm_counter_store(c, 1), 0);
+    }
+    return NULL;
+}
+
+/* However many wakes come while others are fetched, each is signalled. One that was not would also hide all later ones,
+ * those of the slices too, so that the poll ends in vain. */
+static void test_wakes_during_a_take(helper_world *world)
+{
+    storm s = {.over = false};
+    pshm_notifier *n = opened();
+    pthread_t thread;
+    for (int i = 0; i < STORM; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "c%d", i);
+        s.counters[i] = counter_named(world, name);
+        const pshm_waitable w = from(&s.counters[i], 1);
+        assert_rc(pshm_notifier_add(n, &w, (uint64_t)i), 0);
+    }
+    assert_int_equal(pthread_create(&thread, NULL, raise_all, &s), 0);
+    for (int told = 0; told < STORMS;) {
+        uint64_t tokens[STORM];
+        assert_true(is_readable(n, 5000));
+        int rc = pshm_notifier_take(n, tokens, STORM);
+        assert_in_range(rc, 0, STORM);
+        told += rc;
+        for (int i = 0; i < rc; i++) {
+            const pshm_waitable w = from(&s.counters[tokens[i]], 1);
+            do
+                assert_rc(pshm_counter_store(&s.counters[tokens[i]], 0), 0);
+            while (pshm_notifier_add(n, &w, tokens[i]) == 1);
+        }
+    }
+    __atomic_store_n(&s.over, true, __ATOMIC_RELAXED);
+    pthread_join(thread, NULL);
+    pshm_notifier_close(n);
+    for (int i = 0; i < STORM; i++)
+        pshm_counter_fini(&s.counters[i]);
+}
+
 /* Signals come to the program's own threads, whatever a notifier has. */
 static void test_signals_are_blocked(helper_world *world)
 {
@@ -525,6 +582,7 @@ EACH_WAY(test_fork)
 EACH_WAY(test_threads)
 EACH_WAY(test_closed_by_another_thread)
 EACH_WAY(test_signals_are_blocked)
+EACH_WAY(test_wakes_during_a_take)
 
 #define BOTH(function) TEST(function##_by_ring), TEST(function##_by_threads)
 
@@ -543,6 +601,7 @@ int main(void)
         BOTH(test_threads),
         BOTH(test_closed_by_another_thread),
         BOTH(test_signals_are_blocked),
+        BOTH(test_wakes_during_a_take),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
