@@ -64,10 +64,17 @@ static PyObject *event_wait(PyObject *object, PyObject *const *args, Py_ssize_t 
     if (glue_wait_args(args, nargs, kwnames, GLUE_AT_ONCE, &timeout) < 0)
         return NULL;
     int rc = pshm_event_since(wait.event, &wait.since);
-    return rc == 0 ? py_object_wait(object, wait_step, &wait, timeout) : py_object_raise(object, rc);
+    if (rc == 0) /* without waiting first, and then with the GIL still held */
+        rc = pshm_event_wait(wait.event, wait.since, 0);
+    if (PSHM_LIKELY(rc == 0))
+        Py_RETURN_TRUE;
+    if (rc != -ETIMEDOUT)
+        return py_object_raise(object, rc);
+    return timeout != 0 ? py_object_wait(object, wait_step, &wait, timeout) : Py_NewRef(Py_False);
 }
 
-/* For polyshm.aio: _since() before, which it is watched with, and then _passed(since): was it set meanwhile, or is it? */
+/* For polyshm.aio: _since() before, which it is watched with, and then _passed(since): was it set meanwhile, or is it? Of one
+ * that clears itself it takes the set, whatever `since` is. */
 static PyObject *event_since(PyObject *object, PyObject *unused)
 {
     (void)unused;
