@@ -33,7 +33,9 @@ PyObject *py_object_pollfd(PyObject *self, PyObject *const *args, Py_ssize_t nar
 typedef struct py_notifier {
     PyObject_HEAD
     pshm_notifier *core; /* NULL: closed */
-    PyObject *handles;   /* by token: what is watched stays */
+    PyObject *handles;   /* by token: what is watched stays, alone or as (handle, key, futures) */
+    PyObject *done;      /* names */
+    PyObject *set_result;
 } py_notifier;
 
 static PyObject *refuse(const py_notifier *self, int rc)
@@ -58,7 +60,10 @@ static PyObject *notifier_new(PyTypeObject *type, PyObject *args, PyObject *kwar
     if (self == NULL)
         return NULL;
     self->handles = PyDict_New();
-    int rc = self->handles != NULL ? pshm_notifier_open(&self->core) : 0;
+    self->done = PyUnicode_InternFromString("done");
+    self->set_result = PyUnicode_InternFromString("set_result");
+    const bool made = self->handles != NULL && self->done != NULL && self->set_result != NULL;
+    int rc = made ? pshm_notifier_open(&self->core) : 0;
     if (self->core == NULL) {
         if (rc != 0) {
             errno = -rc;
@@ -89,23 +94,27 @@ static PyObject *notifier_add(PyObject *object, PyObject *const *args, Py_ssize_
     py_notifier *self = (py_notifier *)object;
     py_waitable waitable;
     uint64_t token;
-    if (nargs != 2) {
-        PyErr_SetString(PyExc_TypeError, "add() takes an object and a token");
+    if (nargs != 2 && (nargs != 4 || !PyList_CheckExact(args[3]))) {
+        PyErr_SetString(PyExc_TypeError, "add() takes an object and a token, and perhaps a key and a list of futures");
         return NULL;
     }
     if (token_of(args[1], &token) < 0 || py_waitable_of(glue_state(object), args[0], &waitable, "add()") < 0)
+        return NULL;
+    PyObject *kept = nargs == 2 ? Py_NewRef(waitable.handle) : PyTuple_Pack(3, waitable.handle, args[2], args[3]);
+    if (kept == NULL)
         return NULL;
     int rc = 0;
     GLUE_LOCK(object);
     int known = PyDict_Contains(self->handles, args[1]);
     if (known > 0)
         rc = -EEXIST;
-    else if (known == 0 && self->core != NULL && PyDict_SetItem(self->handles, args[1], waitable.handle) == 0) {
+    else if (known == 0 && self->core != NULL && PyDict_SetItem(self->handles, args[1], kept) == 0) {
         rc = pshm_notifier_add(self->core, &waitable.core, token);
         if (rc != 0 && PyDict_DelItem(self->handles, args[1]) < 0)
             PyErr_Clear();
     }
     GLUE_UNLOCK();
+    Py_DECREF(kept);
     if (PyErr_Occurred())
         return NULL;
     if (self->core == NULL || rc == -EEXIST || rc == -ENOMEM || rc == -EAGAIN)
@@ -166,6 +175,64 @@ static PyObject *notifier_take(PyObject *object, PyObject *unused)
     return list != NULL || PyErr_Occurred() ? list : refuse(self, rc);
 }
 
+/* ---- for polyshm.aio ---- */
+
+/* What goes wrong with one keeps nothing from the others. */
+static void finish_all(const py_notifier *self, PyObject *futures)
+{
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(futures); i++) {
+        PyObject *future = Py_NewRef(PyList_GET_ITEM(futures, i));
+        PyObject *result = PyObject_CallMethodNoArgs(future, self->done);
+        if (result == Py_False)
+            Py_SETREF(result, PyObject_CallMethodOneArg(future, self->set_result, Py_None));
+        if (result == NULL)
+            PyErr_WriteUnraisable(future);
+        Py_XDECREF(result);
+        Py_DECREF(future);
+    }
+}
+
+static void tell_one(const py_notifier *self, PyObject *watched, uint64_t number)
+{
+    PyObject *token = PyLong_FromUnsignedLongLong(number);
+    PyObject *kept = token != NULL ? PyDict_GetItemWithError(self->handles, token) : NULL;
+    if (kept != NULL) {
+        Py_INCREF(kept);
+        if (PyDict_DelItem(self->handles, token) < 0)
+            PyErr_Clear();
+        if (PyTuple_CheckExact(kept)) {
+            if (PyDict_DelItem(watched, PyTuple_GET_ITEM(kept, 1)) < 0)
+                PyErr_Clear();
+            finish_all(self, PyTuple_GET_ITEM(kept, 2));
+        }
+        Py_DECREF(kept);
+    }
+    if (PyErr_Occurred())
+        PyErr_WriteUnraisable((PyObject *)self);
+    Py_XDECREF(token);
+}
+
+static PyObject *notifier_tell(PyObject *object, PyObject *watched)
+{
+    py_notifier *self = (py_notifier *)object;
+    if (!PyDict_CheckExact(watched)) {
+        PyErr_SetString(PyExc_TypeError, "tell() takes a dict");
+        return NULL;
+    }
+    uint64_t tokens[ROOM];
+    int rc;
+    do {
+        GLUE_LOCK(object);
+        rc = self->core != NULL ? pshm_notifier_take(self->core, tokens, ROOM) : PSHM_ECLOSED;
+        for (int i = 0; i < rc; i++)
+            tell_one(self, watched, tokens[i]);
+        GLUE_UNLOCK();
+    } while (rc == ROOM);
+    if (rc < 0)
+        return refuse(self, rc);
+    Py_RETURN_NONE;
+}
+
 static PyObject *notifier_close(PyObject *object, PyObject *unused)
 {
     (void)unused;
@@ -194,6 +261,8 @@ static void notifier_dealloc(PyObject *object)
     if (self->core != NULL)
         pshm_notifier_close(self->core);
     Py_XDECREF(self->handles);
+    Py_XDECREF(self->done);
+    Py_XDECREF(self->set_result);
     type->tp_free(object);
     Py_DECREF(type);
 }
@@ -202,12 +271,15 @@ static PyMethodDef methods[] = {
     {"fileno", notifier_fileno, METH_NOARGS,
      "fileno($self, /)\n--\n\nReadable when take() has something to tell, and sometimes without."},
     {"add", GLUE_METHOD(notifier_add), METH_FASTCALL,
-     "add($self, object, token, /)\n--\n\nWatches a handle, or (handle, at_least), once; take() gives the token, an "
-     "int from 0, when it may be ready.\nTrue: it is ready now, and not watched."},
+     "add($self, object, token, key=None, futures=None, /)\n--\n\nWatches a handle, or (handle, at_least), once; "
+     "take() gives the token, an int from 0, when it may be ready.\nTrue: it is ready now, and not watched."},
     {"remove", notifier_remove, METH_O,
      "remove($self, token, /)\n--\n\nWatches no longer, and passes on a wake that came for it. False: it was told "
      "already."},
     {"take", notifier_take, METH_NOARGS, "take($self, /)\n--\n\nThe tokens of those that may be ready."},
+    {"tell", notifier_tell, METH_O,
+     "tell($self, watched, /)\n--\n\nOf those that may be ready, which were added with a key and a list of futures: "
+     "watched[key] goes, and the\nfutures are done."},
     {"close", notifier_close, METH_NOARGS, "close($self, /)\n--\n\nWatches nothing any more. Safe to repeat."},
     {NULL, NULL, 0, NULL},
 };

@@ -40,42 +40,31 @@ class _Hub:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._notifier = _core.Notifier()
         self._tokens = itertools.count(1)
-        # Those who wait for the same share what is watched.
-        self._waiting: dict[int, tuple[object, list[asyncio.Future[None]]]] = {}
-        self._watched: dict[object, int] = {}
-        loop.add_reader(self._notifier.fileno(), self._wake)
-
-    def _wake(self) -> None:
-        for token in self._notifier.take():
-            key, futures = self._waiting.pop(token, (None, []))
-            self._watched.pop(key, None)
-            for future in futures:
-                if not future.done():
-                    future.set_result(None)
+        # Those who wait for the same share what is watched: a token, and their futures.
+        self._watched: dict[object, tuple[int, list[asyncio.Future[None]]]] = {}
+        loop.add_reader(self._notifier.fileno(), self._notifier.tell, self._watched)
 
     def watch(self, target: _Target, key: object) -> asyncio.Future[None] | None:
         """A future that is done when the target may be ready; None if it is. Give it to `leave` if it is not awaited to
         its end."""
-        token = self._watched.get(key)
-        if token is None:
-            token = next(self._tokens)
-            if self._notifier.add(target, token):
+        _, futures = self._watched.get(key, (0, None))
+        if futures is None:
+            token, futures = next(self._tokens), []
+            if self._notifier.add(target, token, key, futures):
                 return None
-            self._watched[key] = token
-            self._waiting[token] = (key, [])
+            self._watched[key] = token, futures
         future = asyncio.get_running_loop().create_future()
-        self._waiting[token][1].append(future)
+        futures.append(future)
         return future
 
     def leave(self, future: asyncio.Future[None], key: object) -> bool:
         """Waits no longer. True if it was told already, so that it has a wake to pass on."""
-        token = self._watched.get(key)
-        futures = self._waiting[token][1] if token is not None else []
-        if token is None or future not in futures:
+        token, futures = self._watched.get(key, (0, []))
+        if future not in futures:
             return True
         futures.remove(future)
         if not futures:
-            del self._waiting[token], self._watched[key]
+            del self._watched[key]
             self._notifier.remove(token)
         return False
 
@@ -97,18 +86,6 @@ def _hub() -> _Hub:
     return hub
 
 
-async def _ready(target: _Target, key: object) -> None:
-    """Returns when the target may be ready."""
-    hub = _hub()
-    future = hub.watch(target, key)
-    if future is not None:
-        try:
-            await future
-        except BaseException:
-            hub.leave(future, key)
-            raise
-
-
 class _Turns:
     """Those of a loop who wait for the same take turns: only the first has it watched."""
 
@@ -120,15 +97,23 @@ class _Turns:
         """Tries until it succeeds; `attempt` is told whether others may sleep too."""
         self._queued += 1
         try:
-            async with self._turn:
+            await self._turn.acquire()
+            try:
                 watched = False
                 while not attempt(watched):
+                    hub, future = _hub(), None
                     try:
-                        await _ready(self._object, self)
+                        future = hub.watch(self._object, self)
+                        if future is not None:
+                            await future
                     except BaseException:
+                        if future is not None:
+                            hub.leave(future, self)
                         self._pass_on()
                         raise
                     watched = True
+            finally:
+                self._turn.release()
         finally:
             self._queued -= 1
 
@@ -297,12 +282,21 @@ class Event(_Turns):
         """Waits until it is set, also if it is cleared again before this task runs. Always True."""
         event = self.event
         if event.auto:
-            if self._queued or not event.wait(0):
-                await self._wait(lambda watched: event.wait(0))
+            if self._queued or not event._passed(0):
+                await self._wait(lambda watched: event._passed(0))
+            return True
+        if event.is_set():
             return True
         since = event._since()
+        hub, target, key = _hub(), (event, since), (self, since)
         while not event._passed(since):
-            await _ready((event, since), (self, since))
+            future = hub.watch(target, key)
+            if future is not None:
+                try:
+                    await future
+                except BaseException:
+                    hub.leave(future, key)
+                    raise
         return True
 
 

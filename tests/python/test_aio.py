@@ -663,7 +663,8 @@ def test_a_woken_task_that_is_cancelled_passes_it_on(noun, arena) -> None:
             start = time.monotonic()
             give()
             time.sleep(0.005)
-            aio._hub()._wake()  # it is told, and has not run yet
+            hub = aio._hub()
+            hub._notifier.tell(hub._watched)  # it is told, and has not run yet
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import os
 import select
 import selectors
 import signal
+import sys
 import threading
 
 import polyshm
@@ -221,6 +223,40 @@ class TestNotifier:
             assert readable(notifier.fileno())
             told |= set(notifier.take())
         notifier.close()
+
+    def test_tells_futures(self, arena, monkeypatch):
+        """What polyshm.aio has of it; a future that fails keeps nothing from the others."""
+        problems: list = []
+        monkeypatch.setattr(sys, "unraisablehook", lambda problem: problems.append(problem.exc_type))
+        notifier = Notifier()
+        loop = asyncio.new_event_loop()
+        plain, cancelled, done = (loop.create_future() for _ in range(3))
+        cancelled.cancel()
+        done.set_result(5)
+        counter, other = arena.counter("c"), arena.counter("o")
+        watched = {"key": 1, "unknown": 2}
+        assert notifier.add(counter, 1, "key", [object(), cancelled, done, plain]) is False
+        assert notifier.add(counter, 2, "nowhere", []) is False
+        assert notifier.add(counter, 3) is False
+        assert notifier.add(other, 4, "unknown", []) is False
+        notifier.tell(watched)
+        assert not plain.done()
+        counter.add()
+        while not plain.done():
+            assert readable(notifier.fileno())
+            notifier.tell(watched)
+        assert watched == {"unknown": 2}
+        assert plain.result() is None
+        assert done.result() == 5
+        assert problems == [AttributeError]
+        for call in (lambda: notifier.tell({}.items()), lambda: notifier.add(counter, 5, "k", ())):
+            with pytest.raises(TypeError):
+                call()
+        assert notifier.remove(4) is True
+        notifier.close()
+        with pytest.raises(ValueError, match="closed"):
+            notifier.tell({})
+        loop.close()
 
     def test_keeps_what_it_watches(self, arena):
         notifier = Notifier()
