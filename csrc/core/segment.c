@@ -10,6 +10,7 @@
 #include "os/file.h"
 #include "os/mapping.h"
 #include "os/process.h"
+#include "os/robust.h"
 #include "os/sysv.h"
 
 _Static_assert(PSHM_READ == (int)PSHM_OS_READ && PSHM_WRITE == (int)PSHM_OS_WRITE, "rights are the same bits");
@@ -26,7 +27,9 @@ static bool is_held(const pshm_hold *hold)
 {
     if (__atomic_load_n(&hold->stranded, __ATOMIC_RELAXED) == pshm_os_pid())
         return true;
-    return __atomic_load_n(&hold->count, __ATOMIC_RELAXED) &&
+    const void *mutex = __atomic_load_n(&hold->outlived, __ATOMIC_RELAXED);
+    bool elsewhere = mutex && (pshm_os_robust_word(mutex) & PSHM_OS_WORD_TID) == hold->thread;
+    return (elsewhere || __atomic_load_n(&hold->count, __ATOMIC_RELAXED)) &&
            pshm_os_may_live((pshm_os_self){.pid = hold->pid, .tid = hold->thread});
 }
 

@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 
+import leftovers
 import polyshm
 import pytest
 from elsewhere import die_holding, in_thread
@@ -80,6 +81,39 @@ class TestHolding:
         with pytest.raises(RuntimeError):
             lock.release()
         assert "recursive" in repr(lock)
+
+    def test_recursive_through_two_mappings(self, make):
+        """Given back through the one that had it first, which is closed then: its bytes are in the list of held locks."""
+        first = make("posix")
+        second, other = polyshm.Segment(first.address), make("memfd").mutex(0, create=True)
+        outer, inner = first.mutex(AT, create=True, recursive=True), second.mutex(AT)
+        outer.acquire()
+        inner.acquire()
+        outer.release()
+        first.close()
+        with other:
+            assert inner.locked()
+            with pytest.raises(RuntimeError):
+                outer.release()
+        inner.release()
+        with other:
+            assert not inner.locked()
+        second.close()
+
+    def test_nested_through_another_mapping(self, make):
+        """The other one is not kept for that."""
+        first = make("posix")
+        second = polyshm.Segment(first.address)
+        outer, inner = first.mutex(AT, create=True, recursive=True), second.mutex(AT)
+        before = leftovers.mappings()
+        with outer, inner:
+            pass
+        with outer:
+            inner.acquire()
+            inner.release()
+            second.close()
+            assert len(before) - len(leftovers.mappings()) == 1
+        assert not outer.locked()
 
     def test_release_by_nobody_and_by_another(self, lock):
         with pytest.raises(RuntimeError, match="anon:: mutex at offset 64: not held by this thread"):
