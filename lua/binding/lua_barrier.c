@@ -67,9 +67,11 @@ int lpshm_barrier_of(lua_State *L)
 
 /* Waiting */
 
+/* Called with the barrier, which a hook may close. */
 static int run_hooks(lua_State *L)
 {
     lpshm_run_hooks(L);
+    (void)to_barrier(L);
     return 0;
 }
 
@@ -77,7 +79,8 @@ static int run_hooks(lua_State *L)
 static bool are_hooks_well(lua_State *L, lpshm_barrier *self, const pshm_barrier_ticket *ticket)
 {
     lua_pushcfunction(L, run_hooks);
-    if (lua_pcall(L, 0, 0, 0) == LUA_OK)
+    lua_pushvalue(L, 1);
+    if (lua_pcall(L, 1, 0, 0) == LUA_OK)
         return true;
     while (pshm_barrier_withdraw(&self->barrier, ticket) == -EINTR)
         continue;

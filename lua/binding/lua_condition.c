@@ -149,9 +149,11 @@ static int condition_mutex(lua_State *L)
 /* The stack of a wait. */
 enum { AT_MUTEX = 1, AT_CONDITION, AT_PREDICATE, AT_ERROR };
 
+/* Called with the condition, which a hook may close. */
 static int hooks(lua_State *L)
 {
     lpshm_run_hooks(L);
+    (void)lpshm_to_object(L, 1, &lpshm_condition_noun);
     return 0;
 }
 
@@ -159,7 +161,8 @@ static int hooks(lua_State *L)
 static bool run_hooks(lua_State *L)
 {
     lua_pushcfunction(L, hooks);
-    if (lua_pcall(L, 0, 0, 0) == LUA_OK)
+    lua_pushvalue(L, AT_CONDITION);
+    if (lua_pcall(L, 1, 0, 0) == LUA_OK)
         return true;
     lua_replace(L, AT_ERROR);
     return false;

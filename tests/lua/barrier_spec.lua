@@ -51,6 +51,21 @@ describe("barrier", function()
     while one:n_waiting() < number do helper.sleep(0.002) end
   end
 
+  it("is left by who waits when a hook closes the handle", function()
+    local again, start = shared:barrier("phases"), helper.now()
+    debug.sethook(function()
+      if again:n_waiting() == 1 then
+        debug.sethook()
+        getmetatable(barrier).__close(barrier)
+      end
+    end, "", 1)
+    raises("barrier is closed", barrier.wait, barrier, 20)
+    debug.sethook()
+    assert.is_true(helper.now() - start < 10)
+    assert.equal(0, again:n_waiting())
+    assert.is_false(again:broken())
+  end)
+
   it("has a name and parties", function()
     assert.equal("phases", barrier:name())
     assert.equal(2, barrier:parties())
