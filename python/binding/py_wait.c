@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include <polyshm/event.h>
+
 /* ---- what can be waited for ---- */
 
 static bool is_handle(const py_state *state, PyObject *value)
@@ -33,6 +35,13 @@ static int one_of(const py_state *state, PyObject *value, py_waitable *out, cons
     return 0;
 }
 
+static int refuse_number(const py_waitable *waitable, const char *where)
+{
+    PyErr_Format(PyExc_TypeError, "%s: only a Counter or Permits goes with a number, not %.200s", where,
+                 Py_TYPE(waitable->handle)->tp_name);
+    return -1;
+}
+
 static int with_least(const py_state *state, PyObject *pair, py_waitable *out, const char *where)
 {
     int overflow;
@@ -40,19 +49,18 @@ static int with_least(const py_state *state, PyObject *pair, py_waitable *out, c
         return -1;
     const char *noun = out->core.object != NULL ? ((py_object *)out->handle)->noun->name : "participant";
     /* Of a condition it is what its _now() gave, of an event its _since(): for polyshm.aio. */
-    if (strcmp(noun, "counter") != 0 && strcmp(noun, "permits") != 0 && strcmp(noun, "condition") != 0 &&
-        strcmp(noun, "event") != 0) {
-        PyErr_Format(PyExc_TypeError, "%s: only a Counter or Permits goes with a number, not %.200s", where,
-                     Py_TYPE(out->handle)->tp_name);
-        return -1;
-    }
+    const bool is_event = strcmp(noun, "event") == 0;
+    if (strcmp(noun, "counter") != 0 && strcmp(noun, "permits") != 0 && strcmp(noun, "condition") != 0 && !is_event)
+        return refuse_number(out, where);
     out->core.least = PyLong_AsLongLongAndOverflow(PyTuple_GET_ITEM(pair, 1), &overflow);
     if (out->core.least == -1 && PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_TypeError))
         PyErr_Format(PyExc_TypeError, "%s: an integer is expected, not %.200s", where,
                      Py_TYPE(PyTuple_GET_ITEM(pair, 1))->tp_name);
     if (overflow != 0)
         PyErr_Format(PyExc_ValueError, "%s: the number does not fit i64", where);
-    return PyErr_Occurred() ? -1 : 0;
+    if (PyErr_Occurred())
+        return -1;
+    return is_event && out->core.least < PSHM_EVENT_SINCE ? refuse_number(out, where) : 0;
 }
 
 int py_waitable_of(py_state *state, PyObject *value, py_waitable *out, const char *where)
