@@ -23,19 +23,23 @@ static uint64_t unit_of(pshm_use use)
 
 /* Does a thread have the lock in its list of held locks, which glibc and the kernel follow? Not that of a thread that
  * has ended, and not what a forked child has inherited. */
-static bool is_held(const pshm_hold *hold)
+static bool is_held(pshm_hold *hold)
 {
     if (__atomic_load_n(&hold->stranded, __ATOMIC_RELAXED) == pshm_os_pid())
         return true;
     const void *mutex = __atomic_load_n(&hold->outlived, __ATOMIC_RELAXED);
-    bool elsewhere = mutex && (pshm_os_robust_word(mutex) & PSHM_OS_WORD_TID) == hold->thread;
-    return (elsewhere || __atomic_load_n(&hold->count, __ATOMIC_RELAXED)) &&
-           pshm_os_may_live((pshm_os_self){.pid = hold->pid, .tid = hold->thread});
+    bool counts = __atomic_load_n(&hold->count, __ATOMIC_RELAXED) != 0;
+    if ((counts || mutex) && pshm_os_may_live((pshm_os_self){.pid = hold->pid, .tid = hold->thread}) &&
+        (counts || (pshm_os_robust_word(mutex) & PSHM_OS_WORD_TID) == hold->thread))
+        return true;
+    if (mutex)
+        __atomic_store_n(&hold->outlived, NULL, __ATOMIC_RELAXED); /* from now on those bytes may go */
+    return false;
 }
 
 static bool has_holds(const pshm_body *body)
 {
-    for (const pshm_hold *hold = body->holds; hold; hold = hold->next)
+    for (pshm_hold *hold = body->holds; hold; hold = hold->next)
         if (is_held(hold))
             return true;
     return false;

@@ -126,8 +126,9 @@ void pshm_segment_mutex_fini(pshm_segment_mutex *mutex)
     if (!segment)
         return;
     if (pshm_body_of(segment)->serial) {
+        const bool outlived = mutex->hold.outlived != NULL;
         pshm_body_remove_hold(pshm_body_of(segment), &mutex->hold);
-        if (mutex->hold.outlived && segment->closed && segment->base)
+        if (outlived && segment->closed && segment->base)
             leave_closed(segment);
     }
     pshm_segment_release(segment);
