@@ -9,6 +9,8 @@
 local helper = require "helper"
 local polyshm = require "polyshm"
 
+package.path = (debug.getinfo(1, "S").source:match("^@(.*/)") or "./") .. "?.lua;" .. package.path
+
 local M = { bad = 0 }
 
 local PAGE, LOCKS = 4096, 1024
@@ -21,7 +23,8 @@ local ADVICE = { "normal", "random", "sequential", "willneed", "dontneed", "dont
 local DESTROYING = { dontneed = true, dontneed_locked = true, free = true, remove = true, wipeonfork = true }
 local ODD = { -1, 1 << 31, 1 << 47, math.maxinteger, math.mininteger, 1.5, 0 / 0, 1e300, "x", "64M", "", true, {},
   print }
-local SORTS = { "segment", "view", "view", "atomic", "mutex", "record_lock", "guard" }
+local SORTS = { "segment", "view", "view", "atomic", "mutex", "record_lock", "guard", "arena", "object", "object",
+  "participant" }
 
 -- Numbers of its own, so that a step left out changes nothing for the others.
 local state
@@ -97,6 +100,9 @@ end
 local function timeout() return luck(2) and choose { -1, 0 / 0, "x", {} } or choose { 0, 0.0005, 0.003 } end
 
 local O = {} -- operations; the key's number says how often
+
+local arenas = require "random_arena" { random = random, luck = luck, choose = choose, odd = odd, timeout = timeout,
+  nested = nested, pick = pick, add = add, program = function() return program end }
 
 function O.open_14()
   local kind = choose { "posix", "posix", "file", "file", "sysv", "anon", "zero", "memfd", "fd", "private" }
@@ -366,7 +372,8 @@ end
 function O.coroutine_4()
   local thread = coroutine.create(function()
     local seg <close> = luck(30) and segment() or nil -- luacheck: ignore 211
-    local held <close> = luck(50) and pick("mutex"):guard(0) or nil -- luacheck: ignore 211
+    local mutex = #program.pool.mutex > 0 and pick("mutex") or pick("object")
+    local held <close> = luck(50) and mutex:guard(0) or nil -- luacheck: ignore 211
     nested()
     coroutine.yield()
     nested()
@@ -421,12 +428,21 @@ end
 
 O.collect_2 = collect_children
 
-local names, weights, total = {}, {}, 0
-for key in pairs(O) do names[#names + 1] = key end
-table.sort(names)
-for i, key in ipairs(names) do
-  total = total + tonumber(key:match("%d+$"))
-  weights[i] = total
+-- What a program is about: memory, arenas, or both.
+local ALWAYS = { drop_10 = true, garbage_4 = true, hook_4 = true, coroutine_4 = true, run_out_1 = true, fork_4 = true,
+  collect_2 = true }
+local names, weights, total
+local function choose_operations(memory, with_arenas)
+  names, weights, total = {}, {}, 0
+  for key in pairs(O) do
+    if memory or ALWAYS[key] then names[#names + 1] = key end
+  end
+  for key in pairs(with_arenas and arenas.operations or {}) do names[#names + 1] = key end
+  table.sort(names)
+  for i, key in ipairs(names) do
+    total = total + tonumber(key:match("%d+$"))
+    weights[i] = total
+  end
 end
 
 local START = { "open_14", "open_14", "open_14", "open_14", "open_14", "open_14", "mutex_8", "mutex_8", "mutex_8",
@@ -440,7 +456,7 @@ function step(name)
   local before = depth
   local ok, problem = xpcall(function()
     depth = before + 1
-    O[name]()
+    (O[name] or arenas.operations[name])()
     depth = before -- so that no hook raises outside
   end, function(problem)
     depth = before
@@ -458,7 +474,10 @@ function M.run(number, steps, trace)
     deadline = helper.now() + 10 }
   for _, sort in ipairs(SORTS) do program.pool[sort] = {} end
   seed(number, 0)
-  local length, ending = choose { 30, 70, 130 }, random(1, 4)
+  local length, ending, about = choose { 30, 70, 130 }, random(1, 4), random(1, 3)
+  choose_operations(about ~= 2, about ~= 1)
+  local start = table.move(START, 1, about ~= 2 and #START or 0, 1, {})
+  if about ~= 1 then table.move(arenas.start, 1, #arenas.start, #start + 1, start) end
   if luck(30) then collectgarbage("generational") end
   if luck(20) then collectgarbage("incremental", 10, 1000) end
   for i = 1, length do
@@ -466,10 +485,15 @@ function M.run(number, steps, trace)
       say("step", i)
       seed(number, i)
       for _ = 1, 3 do random(1, 2) end
-      step(START[i])
+      step(start[i])
     end
   end
   collect_children()
+  for _, problem in ipairs(arenas.check(program.pool.arena)) do
+    io.stderr:write(problem, "\n")
+    number = nil
+  end
+  if not number then helper.exit(96) end
   if ending == 1 then return end -- and the state ends with all of it
   for _, sort in ipairs(SORTS) do
     while #program.pool[sort] > 0 do table.remove(program.pool[sort], random(1, #program.pool[sort])) end
@@ -482,7 +506,7 @@ end
 
 --- Removes the names that the program of process `pid` may have left.
 function M.clean(pid)
-  for _, sort in ipairs { "locks", "bytes" } do
+  for _, sort in ipairs { "locks", "bytes", "arena" } do
     for number = 0, 1 do
       os.remove(("/tmp/polyshm-random-%d-%s%d"):format(pid, sort, number))
     end

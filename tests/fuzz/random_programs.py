@@ -36,6 +36,7 @@ if __name__ == "__main__":
 
 import leftovers
 import polyshm
+import random_arena
 
 try:
     import numpy
@@ -57,6 +58,10 @@ ADVICE = [
 ]  # fmt: skip
 DESTROYING = {"dontneed", "dontneed_locked", "free", "remove", "wipeonfork"}
 START = ["open_segment"] * 6 + ["take_mutex"] * 4 + ["take_atomic", "take_buffer", "take_record_lock"]
+SORTS = {
+    "segments": ["segment", "buffer", "buffer", "atomic", "mutex", "record_lock", "recovery"],
+    "arenas": ["arena", "object", "object", "object", "participant", "notifier", "recovery"],
+}
 ODD = [
     -1,
     1 << 31,
@@ -132,12 +137,12 @@ class Cycle:
         self.program.nested(self.rng)
 
 
-OPERATIONS: list[tuple[int, Callable]] = []
+OPERATIONS: dict[str, list[tuple[int, Callable]]] = {"segments": [], "arenas": random_arena.OPERATIONS, "all": []}
 
 
-def operation(weight: int):
+def operation(weight: int, of: str = "segments"):
     def register(function):
-        OPERATIONS.append((weight, function))
+        OPERATIONS[of].append((weight, function))
         return function
 
     return register
@@ -155,6 +160,10 @@ class Program:
         self.length = setup.choice([30, 70, 130])
         self.interval = setup.choice([1e-6, 1e-5, 1e-3])
         self.ending = setup.choice(["clean", "clean", "clean", "open", "exit", "garbage"])
+        about = setup.choice([["segments"], ["arenas"], ["segments", "arenas"]])
+        self.operations = [pair for of in (*about, "all") for pair in OPERATIONS[of]]
+        self.start = (START if "segments" in about else []) + (random_arena.START if "arenas" in about else [])
+        self.sorts = [sort for of in about for sort in SORTS[of]]
         self.seconds = time.monotonic() + HANG / 2
         self.prefix = f"polyshm-random-{os.getpid()}-{seed}"
         #: handles by object, for those of locks: bytes may go only where one handle alone can hold a lock
@@ -164,9 +173,9 @@ class Program:
     # ---- steps ----
 
     def step(self, rng: random.Random, name: str | None = None) -> None:
-        function = rng.choices([f for _, f in OPERATIONS], [w for w, _ in OPERATIONS])[0]
+        function = rng.choices([f for _, f in self.operations], [w for w, _ in self.operations])[0]
         if name:
-            function = globals()[name]
+            function = next(f for _, f in self.operations if f.__name__ == name)
         depth = getattr(self.depth, "now", 0)
         if self.trace:
             self.say(">" * (depth + 1), function.__name__)
@@ -216,7 +225,7 @@ class Program:
                 break
             if self.trace:
                 self.say(f"step {name}{i}")
-            self.step(random.Random(f"{self.seed}:{name}{i}"), START[i] if i < len(START) else None)
+            self.step(random.Random(f"{self.seed}:{name}{i}"), self.start[i] if i < len(self.start) else None)
 
     # ---- arguments ----
 
@@ -279,6 +288,29 @@ class Program:
             finally:
                 self.making.release()
         return False
+
+    def interrupted(self, rng: random.Random, lock) -> None:
+        """`with`, which waits for ever, until a signal's handler raises."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+
+        def end(*_):
+            raise Stop("time")
+
+        before = signal.signal(signal.SIGALRM, end)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+            with lock:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                self.nested(rng)
+        finally:
+            while True:
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+                    signal.signal(signal.SIGALRM, before)
+                    break
+                except Stop:
+                    pass
 
     def may_destroy(self, handle) -> bool:
         segment, locks = handle
@@ -510,31 +542,7 @@ def use_mutex(p: Program, rng: random.Random) -> None:
         finally:
             mutex.release()
     else:
-        interrupted(p, rng, mutex)
-
-
-def interrupted(p: Program, rng: random.Random, lock) -> None:
-    """`with`, which waits for ever, until a signal's handler raises."""
-    if threading.current_thread() is not threading.main_thread():
-        return
-
-    def end(*_):
-        raise Stop("time")
-
-    before = signal.signal(signal.SIGALRM, end)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
-        with lock:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            p.nested(rng)
-    finally:
-        while True:
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 0)
-                signal.signal(signal.SIGALRM, before)
-                break
-            except Stop:
-                pass
+        p.interrupted(rng, mutex)
 
 
 @operation(4)
@@ -570,7 +578,7 @@ def use_record_lock(p: Program, rng: random.Random) -> None:
         finally:
             lock.release()
     else:
-        interrupted(p, rng, lock)
+        p.interrupted(rng, lock)
 
 
 @operation(10)
@@ -653,10 +661,10 @@ def travel(p: Program, rng: random.Random) -> None:
         p.pool.add(sort, there(value))
 
 
-@operation(10)
+@operation(10, "all")
 def drop(p: Program, rng: random.Random) -> None:
-    sort = rng.choice(["segment", "buffer", "buffer", "atomic", "mutex", "record_lock", "recovery"])
-    if sort in ("mutex", "recovery"):
+    sort = rng.choice(p.sorts)
+    if sort in ("mutex", "object", "recovery"):
         p.abandoned = True  # it may be held
     if rng.random() < 0.08:
         p.pool.objects[sort] = []
@@ -666,11 +674,11 @@ def drop(p: Program, rng: random.Random) -> None:
         gc.collect()
 
 
-@operation(3)
+@operation(3, "all")
 def make_garbage(p: Program, rng: random.Random) -> None:
-    sort = rng.choice(["segment", "buffer", "atomic", "mutex", "record_lock", "recovery"])
+    sort = rng.choice(p.sorts)
     held = p.pool.pick(rng, sort)
-    if sort in ("mutex", "recovery"):
+    if sort in ("mutex", "object", "recovery"):
         p.abandoned = True
     Cycle(p, rng, held)
     if rng.random() < 0.3:
@@ -679,7 +687,7 @@ def make_garbage(p: Program, rng: random.Random) -> None:
         gc.collect()
 
 
-@operation(2)
+@operation(2, "all")
 def hook(p: Program, rng: random.Random) -> None:
     """A function that the interpreter calls around the calls of C functions."""
     left = [3]
@@ -696,12 +704,12 @@ def hook(p: Program, rng: random.Random) -> None:
         sys.setprofile(None)
 
 
-@operation(2)
+@operation(2, "all")
 def alarm(p: Program, rng: random.Random) -> None:
     signal.setitimer(signal.ITIMER_REAL, rng.choice([0.0001, 0.001, 0.02]))
 
 
-@operation(1)
+@operation(1, "all")
 def run_out(p: Program, rng: random.Random) -> None:
     """A step without descriptors, room in files, or memory to pin."""
     limit = rng.choice([resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE, resource.RLIMIT_MEMLOCK])
@@ -715,7 +723,7 @@ def run_out(p: Program, rng: random.Random) -> None:
         resource.setrlimit(limit, (soft, hard))
 
 
-@operation(4)
+@operation(4, "all")
 def fork(p: Program, rng: random.Random) -> None:
     if os.getpid() != p.main_pid and rng.random() < 0.8:
         raise Stop("enough children")
@@ -743,7 +751,7 @@ def fork(p: Program, rng: random.Random) -> None:
         wait_for_children(p)
 
 
-@operation(2)
+@operation(2, "all")
 def wait_for_children(p: Program, rng: random.Random | None = None) -> None:
     end = time.monotonic() + HANG
     while p.pool.children:
@@ -773,6 +781,7 @@ def clean_up(program: Program) -> list[str]:
     """Lets all go, in a random order. What is left, where nothing may be."""
     rng = random.Random(f"{program.seed}:end")
     wait_for_children(program)
+    wrong = random_arena.clean_up(program)
     for mutex in program.pool.objects.get("mutex", []):
         try:
             while True:
@@ -790,8 +799,8 @@ def clean_up(program: Program) -> list[str]:
     program.depth.now = 9  # no more steps
     for _ in range(3):
         gc.collect()
-    if program.abandoned or program.threads:
-        return []
+    if wrong or program.abandoned or program.threads:
+        return wrong
     return sorted(leftovers.descriptors((program.folder,)) | leftovers.mappings((program.folder,)))
 
 
