@@ -139,7 +139,8 @@ int lpshm_arena_len(lua_State *L)
     return 1;
 }
 
-/* Upvalues: the arena, its list, and how far it is. What was deleted meanwhile, or is of a later version, is left out. */
+/* Upvalues: the arena, its list, and how far it is. Left out is what was deleted meanwhile, what lost another object that it
+ * needs, and what is of a later version. */
 static int pairs_next(lua_State *L)
 {
     lua_Integer i = lua_tointeger(L, lua_upvalueindex(3));
@@ -158,7 +159,7 @@ static int pairs_next(lua_State *L)
             lua_insert(L, -2);
             return 2;
         }
-        if (rc != PSHM_ENONAME && rc != PSHM_EKIND)
+        if (rc != PSHM_ENONAME && rc != PSHM_EDELETED && rc != PSHM_EKIND)
             return lpshm_arena_fail_loudly(L, subject(L), rc);
     }
 }

@@ -176,12 +176,14 @@ PyObject *py_arena_iterate(PyObject *object)
     return iterator;
 }
 
-/* A name that is deleted meanwhile is left out. */
+/* Left out is what was deleted meanwhile, what lost another object that it needs, and what is of a later version. */
 static int append_item(PyObject *items, py_arena *self, PyObject *name)
 {
     PyObject *found = open_object(self, name, NULL, NULL);
     if (found == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_KeyError))
+        const py_state *state = glue_state((PyObject *)self);
+        if (!PyErr_ExceptionMatches(PyExc_KeyError) && !PyErr_ExceptionMatches(state->deleted) &&
+            !PyErr_ExceptionMatches(state->incompatible))
             return -1;
         PyErr_Clear();
         return 0;

@@ -367,6 +367,11 @@ describe("condition", function()
     local own = assert(polyshm.arena(shared.address))
     local fresh = own:mutex("books")
     raises("deleted", own.open, own, "changed")
+    local names = {}
+    for name in pairs(own) do names[#names + 1] = name end
+    assert.is_true(own:has("changed"))
+    for _, name in ipairs(names) do assert.is_not.equal("changed", name) end
+    assert.is_true(#names > 0)
     own:delete("changed")
     local anew = own:condition("changed", fresh)
     anew:acquire()

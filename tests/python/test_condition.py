@@ -438,6 +438,9 @@ class TestGone:
         assert type(waiter.join()) is polyshm.Deleted
         with pytest.raises(polyshm.Deleted):
             arena["changed"]
+        arena.counter("other")
+        assert [name for name, _ in arena.items()] == ["other"]
+        assert sorted(arena) == ["changed", "other"]
         arena.mutex("books")
         with pytest.raises(polyshm.Deleted):
             arena["changed"]
