@@ -4,8 +4,6 @@
  */
 #include "py_wait.h"
 
-#include <errno.h>
-
 #include <polyshm/once.h>
 
 typedef struct py_once {
@@ -57,10 +55,6 @@ static PyObject *once_run(PyObject *object, PyObject *const *args, Py_ssize_t na
         return run_it(object, given[0]);
     if (rc == 1 && PyErr_Occurred() == NULL)
         Py_RETURN_FALSE;
-    if (rc == -ETIMEDOUT) {
-        PyErr_SetString(PyExc_TimeoutError, "another is still running it");
-        return NULL;
-    }
     return py_object_raise(object, rc);
 }
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -108,7 +109,7 @@ def test_a_child_that_comes_back(once) -> None:
     assert once.done() is True
 
 
-def test_others_wait(once) -> None:
+def test_others_wait(arena, once) -> None:
     begun, go, ran = threading.Event(), threading.Event(), []
 
     def slow() -> None:
@@ -119,8 +120,9 @@ def test_others_wait(once) -> None:
     runner = threading.Thread(target=once.run, args=(slow,))
     runner.start()
     assert begun.wait(30)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match="once 'table'") as late:
         once.run(lambda: ran.append(2), timeout=0.02)
+    assert (late.value.errno, late.value.filename) == (errno.ETIMEDOUT, arena.address)
     with pytest.raises(TimeoutError):
         once.run(lambda: ran.append(2), 0)
     got: list[bool] = []
