@@ -183,6 +183,7 @@ static PyMethodDef methods[] = {
     {"wait", GLUE_METHOD(counter_wait), KEYWORDS,
      "wait($self, /, at_least, timeout=None)\n--\n\nWaits until the value is at_least or more. True once it is, False "
      "after timeout seconds; None waits for ever."},
+    PY_OBJECT_POLLFD,
     PY_OBJECT_METHODS,
     {NULL, NULL, 0, NULL},
 };

@@ -18,7 +18,7 @@ PyObject *py_object_pollfd(PyObject *self, PyObject *const *args, Py_ssize_t nar
     PyObject *pair = given[0] != NULL ? PyTuple_Pack(2, self, given[0]) : Py_NewRef(self);
     if (pair == NULL)
         return NULL;
-    int rc = py_waitable_of(glue_state(self), pair, &waitable, "pollfd()");
+    int rc = py_waitable_of(glue_state(self), pair, &waitable, "pollfd()", false);
     Py_DECREF(pair);
     if (rc < 0)
         return NULL;
@@ -98,7 +98,7 @@ static PyObject *notifier_add(PyObject *object, PyObject *const *args, Py_ssize_
         PyErr_SetString(PyExc_TypeError, "add() takes an object and a token, and perhaps a key and a list of futures");
         return NULL;
     }
-    if (token_of(args[1], &token) < 0 || py_waitable_of(glue_state(object), args[0], &waitable, "add()") < 0)
+    if (token_of(args[1], &token) < 0 || py_waitable_of(glue_state(object), args[0], &waitable, "add()", true) < 0)
         return NULL;
     PyObject *kept = nargs == 2 ? Py_NewRef(waitable.handle) : PyTuple_Pack(3, waitable.handle, args[2], args[3]);
     if (kept == NULL)

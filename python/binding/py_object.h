@@ -125,7 +125,7 @@ PyObject *py_object_reduce_with(PyObject *self, PyObject *repair);
         Py_tp_getset, attributes                                                                                       \
     }
 
-/* py_notifier.c: the row of what can be waited for; of what cannot it is a TypeError. */
+/* py_notifier.c: the row of what can be waited for. */
 PyObject *py_object_pollfd(PyObject *self, PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames);
 
 #define PY_OBJECT_POLLFD                                                                                               \
@@ -143,7 +143,6 @@ PyObject *py_object_pollfd(PyObject *self, PyObject *const *args, Py_ssize_t nar
     }
 
 #define PY_OBJECT_METHODS                                                                                              \
-    PY_OBJECT_POLLFD,                                                                                                  \
     {                                                                                                                  \
         "__reduce__", py_object_reduce, METH_NOARGS,                                                                   \
             "__reduce__($self, /)\n--\n\nPickles with its arena; refused (Deleted) if another object has its name by " \

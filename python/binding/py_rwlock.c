@@ -82,6 +82,11 @@ static PyMethodDef side_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyGetSetDef side_attributes[] = {
+    PY_OBJECT_ATTRIBUTES,
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyType_Slot side_slots[] = {
     {Py_tp_doc, "One side of an RWLock, which is a lock: acquire, release, with, recover."},
     {Py_tp_dealloc, py_lock_dealloc},
@@ -90,6 +95,7 @@ static PyType_Slot side_slots[] = {
     {Py_tp_repr, side_repr},
     {Py_tp_members, py_object_members},
     {Py_tp_methods, side_methods},
+    {Py_tp_getset, side_attributes},
     {0, NULL},
 };
 

@@ -42,15 +42,20 @@ static int refuse_number(const py_waitable *waitable, const char *where)
     return -1;
 }
 
-static int with_least(const py_state *state, PyObject *pair, py_waitable *out, const char *where)
+/* Of a condition it is what its _now() gave, of an event its _since(): for polyshm.aio, `tickets`. */
+static bool has_least(const char *noun, bool tickets)
+{
+    return strcmp(noun, "counter") == 0 || strcmp(noun, "permits") == 0 ||
+           (tickets && (strcmp(noun, "condition") == 0 || strcmp(noun, "event") == 0));
+}
+
+static int with_least(const py_state *state, PyObject *pair, py_waitable *out, const char *where, bool tickets)
 {
     int overflow;
     if (one_of(state, PyTuple_GET_ITEM(pair, 0), out, where) < 0)
         return -1;
     const char *noun = out->core.object != NULL ? ((py_object *)out->handle)->noun->name : "participant";
-    /* Of a condition it is what its _now() gave, of an event its _since(): for polyshm.aio. */
-    const bool is_event = strcmp(noun, "event") == 0;
-    if (strcmp(noun, "counter") != 0 && strcmp(noun, "permits") != 0 && strcmp(noun, "condition") != 0 && !is_event)
+    if (!has_least(noun, tickets))
         return refuse_number(out, where);
     out->core.least = PyLong_AsLongLongAndOverflow(PyTuple_GET_ITEM(pair, 1), &overflow);
     if (out->core.least == -1 && PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_TypeError))
@@ -60,13 +65,13 @@ static int with_least(const py_state *state, PyObject *pair, py_waitable *out, c
         PyErr_Format(PyExc_ValueError, "%s: the number does not fit i64", where);
     if (PyErr_Occurred())
         return -1;
-    return is_event && out->core.least < PSHM_EVENT_SINCE ? refuse_number(out, where) : 0;
+    return strcmp(noun, "event") == 0 && out->core.least < PSHM_EVENT_SINCE ? refuse_number(out, where) : 0;
 }
 
-int py_waitable_of(py_state *state, PyObject *value, py_waitable *out, const char *where)
+int py_waitable_of(py_state *state, PyObject *value, py_waitable *out, const char *where, bool tickets)
 {
     if (PyTuple_CheckExact(value) && PyTuple_GET_SIZE(value) == 2)
-        return with_least(state, value, out, where);
+        return with_least(state, value, out, where, tickets);
     return one_of(state, value, out, where);
 }
 
@@ -112,7 +117,7 @@ static int begin(waiting *w, py_state *state, PyObject *given)
     for (size_t i = 0; i < w->count; i++) {
         char where[40];
         PyOS_snprintf(where, sizeof where, "objects[%zu]", i);
-        if (py_waitable_of(state, PyTuple_GET_ITEM(given, (Py_ssize_t)i), &w->all[i], where) < 0)
+        if (py_waitable_of(state, PyTuple_GET_ITEM(given, (Py_ssize_t)i), &w->all[i], where, false) < 0)
             return -1;
         w->core[i] = w->all[i].core;
     }

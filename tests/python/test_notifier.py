@@ -81,8 +81,11 @@ class TestPollfd:
         until(lock.pollfd, lambda: lock.acquire(blocking=False))
         lock.release()
         thread.join()
-        with pytest.raises(TypeError, match="only a Counter"):
-            lock.pollfd(2)
+        for other in (lock, arena.event("event"), arena.semaphore("semaphore"), arena.once("once")):
+            with pytest.raises(TypeError, match="only a Counter"):
+                other.pollfd(2)
+            with pytest.raises(TypeError, match="only a Counter"):
+                polyshm.wait([(other, 2)], 0)
 
     def test_of_a_participant(self, arena):
         counter = arena.counter("c")

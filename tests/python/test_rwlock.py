@@ -66,6 +66,7 @@ def killed_in(function) -> int:
 
 def test_names(arena, rw) -> None:
     assert (rw.name, repr(rw)) == ("books", f"<polyshm.RWLock 'books' of {arena!r}>")
+    assert rw.read.name == rw.write.name == rw.name
     assert repr(rw.read) == f"<read side of {rw!r}>"
     assert repr(rw.write) == f"<write side of {rw!r}>"
     assert isinstance(arena["books"], polyshm.RWLock)
