@@ -25,21 +25,23 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.2, help="that making the table takes (%(default)s)")
     parser.add_argument("--remove", action="store_true", help="remove the arena at the end")
     arguments = parser.parse_args()
+    if arguments.number not in range(SIZE):
+        parser.error(f"there are squares of 0 to {SIZE - 1}")
     with polyshm.Arena(arguments.address, create=True) as shared:
         root = shared.root(0)
 
         def make() -> None:
             print("python: making the table", flush=True)
             time.sleep(arguments.seconds)
-            if struct.unpack("<Q", shared.read(root, 8))[0]:
+            if struct.unpack("=Q", shared.read(root, 8))[0]:
                 shared.free_from(root)  # of one who died making it
             shared.alloc_into(root, 8 * SIZE)
-            (place,) = struct.unpack("<Q", shared.read(root, 8))
-            shared.write(place, struct.pack(f"<{SIZE}q", *(n * n for n in range(SIZE))))
+            (place,) = struct.unpack("=Q", shared.read(root, 8))
+            shared.write(place, struct.pack(f"={SIZE}q", *(n * n for n in range(SIZE))))
 
         shared.once("table").run(make)
-        (place,) = struct.unpack("<Q", shared.read(root, 8))
-        (square,) = struct.unpack("<q", shared.read(place + 8 * arguments.number, 8))
+        (place,) = struct.unpack("=Q", shared.read(root, 8))
+        (square,) = struct.unpack("=q", shared.read(place + 8 * arguments.number, 8))
         print(square)
         if arguments.remove:
             shared.unlink()

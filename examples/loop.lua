@@ -50,13 +50,14 @@ local function run(tasks)
 end
 
 local stopped = false
--- Coroutines of one loop are one thread, so they share what nobody owns: a semaphore, and not a mutex.
-local stop, turn, turns = shared:event("stop"), shared:semaphore("turn", 1), shared:counter("turns")
+-- Coroutines of one loop are one thread, so a mutex would not keep them from each other. One permit does: who tries gets it
+-- once, whoever of the thread has it; and it is free again when the process is killed in its turn, as a semaphore is not.
+local stop, turn, turns = shared:event("stop"), shared:permits("turn", 1), shared:counter("turns")
 
 local function worker(number)
   return coroutine.create(function()
     while not stopped do
-      await(turn, function() return turn:acquire(0) end)
+      await(turn, function() return turn:acquire(1, 0) end)
       io.write(string.format("worker %d, turn %d\n", number, turns:add()))
       io.flush()
       pause(0.002)

@@ -6,7 +6,8 @@
 --     reload.lua posix:/config 20 80     sets new limits, which belong together: low and high
 --
 -- Readers do not keep each other waiting. A reader may be killed at any time; where one is killed that is writing, the
--- next one takes the limits of before from the copy that it made.
+-- next one takes the limits of before from the copy that it made. Whoever it is and wherever it dies, low and high belong
+-- together.
 local polyshm = require "polyshm"
 
 local address = arg[1] or error("usage: reload.lua ADDRESS [CHANGES | LOW HIGH]", 0)
@@ -17,12 +18,17 @@ local limits, before = {}, {}
 for i, name in ipairs(names) do
   limits[i], before[i] = shared:counter(name), shared:counter(name .. " before")
 end
+local changing = shared:counter("changing") -- 1: the limits may be half changed, and the copy is whole
 local version = shared:counter("version")
 
 local lock = shared:rwlock("config", {
+  -- May be killed as well, and is begun again by the next one; so each step can be done twice.
   repair = function(died)
     io.stderr:write(string.format("process %s died writing\n", died.pid))
-    for i in ipairs(names) do limits[i]:store(before[i]:load()) end
+    if changing:load() == 1 then
+      for i in ipairs(names) do limits[i]:store(before[i]:load()) end
+      changing:store(0)
+    end
   end,
 })
 
@@ -34,8 +40,10 @@ end
 local function write(...)
   local held <close> = lock.write:guard() -- luacheck: ignore held
   for i in ipairs(names) do before[i]:store(limits[i]:load()) end
+  changing:store(1)
   for i, value in ipairs { ... } do limits[i]:store(value) end
   version:add(1)
+  changing:store(0)
 end
 
 if arg[3] then

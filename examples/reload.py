@@ -7,14 +7,14 @@
     reload.py posix:/config --remove    removes the arena
 
 Readers do not keep each other waiting. A reader may be killed at any time; where one is killed that is writing, the
-next one takes the limits of before from the copy that it made.
+next one takes the limits of before from the copy that it made. Whoever it is and wherever it dies, low and high belong
+together.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
 
 import polyshm
 
@@ -24,13 +24,17 @@ class Config:
         self.lock = shared.rwlock("config", repair=self.undo)
         self.limits = shared.counter("low"), shared.counter("high")
         self.before = shared.counter("low before"), shared.counter("high before")
+        self.changing = shared.counter("changing")  # 1: the limits may be half changed, and the copy is whole
         self.version = shared.counter("version")
 
     def undo(self, died: polyshm.OwnerDied) -> None:
-        """Whoever wrote died in the midst of it: back to what was there before."""
+        """Whoever wrote died in the midst of it: back to what was there before. This may be killed as well, and is begun
+        again by the next one; so each step can be done twice."""
         print(f"process {died.pid} died writing", file=sys.stderr)
-        for limit, before in zip(self.limits, self.before, strict=True):
-            limit.store(before.load())
+        if self.changing.load():
+            for limit, before in zip(self.limits, self.before, strict=True):
+                limit.store(before.load())
+            self.changing.store(0)
 
     def read(self) -> tuple[int, int, int]:
         with self.lock.read:
@@ -41,9 +45,11 @@ class Config:
         with self.lock.write:
             for limit, before in zip(self.limits, self.before, strict=True):
                 before.store(limit.load())
+            self.changing.store(1)
             self.limits[0].store(low)
             self.limits[1].store(high)
             self.version.add(1)
+            self.changing.store(0)
 
 
 def main() -> None:
@@ -68,7 +74,6 @@ def main() -> None:
                 seen, low, high = config.read()
                 print(f"python: version {seen}, from {low} to {high}", flush=True)
                 left -= 1
-                time.sleep(0)
 
 
 if __name__ == "__main__":

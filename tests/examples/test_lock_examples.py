@@ -94,25 +94,73 @@ def test_reload(languages: tuple[str, str], shared: polyshm.Arena, start) -> Non
     assert output(reader) == f"{languages[0]}: version 1, from 20 to 80\n"
 
 
-@pytest.mark.parametrize("language", ["python", "lua"])
-def test_reload_after_a_death(language: str, shared: polyshm.Arena, start, python) -> None:
-    output(start("reload", language, shared.address, 20, 80))
-    dies = python.start(
-        "import os, signal, sys, polyshm\n"
-        "shared = polyshm.Arena(sys.argv[1])\n"
-        "lock = shared.rwlock('config')\n"
-        "with lock.write:\n"
-        "    for name in ('low', 'high'):\n"
-        "        shared.counter(name + ' before').store(shared.counter(name).load())\n"
-        "    shared.counter('low').store(90)\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n",
-        shared.address,
-    )
-    assert dies.wait(30) == -signal.SIGKILL
-    reader = start("reload", language, shared.address, *(["--changes", 1] if language == "python" else [1]))
-    out, err = reader.communicate(timeout=40)
-    assert out == f"{language}: version 1, from 20 to 80\n"
-    assert err == f"process {dies.pid} died writing\n"
+# Write what argv says, and die in the n-th change of a counter.
+DIES = {
+    "python": """\
+import importlib.util, os, signal, sys, polyshm
+source, address, low, high, left = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+spec = importlib.util.spec_from_file_location("reload", source)
+reload = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(reload)
+
+class Counter:
+    def __init__(self, counter):
+        self.load, self.counter = counter.load, counter
+    def __getattr__(self, verb):
+        global left
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        return getattr(self.counter, verb)
+
+class Arena:
+    def __init__(self, arena):
+        self.rwlock, self.arena = arena.rwlock, arena
+    def counter(self, name):
+        return Counter(self.arena.counter(name))
+
+reload.Config(Arena(polyshm.Arena(address))).write(low, high)
+""",
+    "lua": """\
+local source, left = arg[1], tonumber(arg[5])
+local verbs = getmetatable(assert(require("polyshm").arena(arg[2])):counter("low")).__index
+for _, verb in ipairs { "store", "add" } do
+  local real = verbs[verb]
+  verbs[verb] = function(...)
+    if left == 0 then os.execute("kill -9 $PPID") end
+    left = left - 1
+    return real(...)
+  end
+end
+arg = { arg[2], arg[3], arg[4] }
+dofile(source)
+""",
+}
+
+
+@pytest.mark.parametrize("languages", PAIRS, ids=IDS)
+def test_reload_after_a_death(languages: tuple[str, str], shared: polyshm.Arena, start, python, lua) -> None:
+    """Killed before each change of the shared memory, then the next one too, in what it does about the first."""
+    writer, suffix = {"python": (python, "py"), "lua": (lua, "lua")}[languages[0]]
+    source = EXAMPLES / f"reload.{suffix}"
+    version, lows = shared.counter("version"), []
+    output(start("reload", languages[1], shared.address, 20, 80))
+    output(start("reload", languages[1], shared.address, 30, 70))
+    for died_at in range(12):
+        dies = writer.start(DIES[languages[0]], source, shared.address, 40, 60, died_at)
+        if dies.wait(30) == 0:
+            break
+        assert dies.returncode == -signal.SIGKILL
+        if died_at > 3:  # the repair begins to change something
+            again = writer.start(DIES[languages[0]], source, shared.address, 40, 60, died_at % 3)
+            assert again.wait(30) == -signal.SIGKILL
+        version.store(1)
+        reader = start("reload", languages[1], shared.address, *(["--changes", 1] if languages[1] == "python" else [1]))
+        out, err = reader.communicate(timeout=40)
+        assert out == f"{languages[1]}: version 1, from 30 to 70\n"
+        assert err == f"process {dies.pid} died writing\n"
+        lows.append(shared.counter("low").load())
+    assert lows == [30] * 7, "copies, the mark, the limits, the version, the mark"
 
 
 # ---- phases
@@ -165,7 +213,7 @@ def test_lazy_after_a_death(languages: tuple[str, str], shared: polyshm.Arena, s
 
 
 def test_loop(shared: polyshm.Arena, start) -> None:
-    turn, turns, stop = shared.semaphore("turn", 1), shared.counter("turns"), shared.event("stop")
+    turn, turns, stop = shared.permits("turn", 1), shared.counter("turns"), shared.event("stop")
     loops = [start("loop", "lua", shared.address) for _ in range(2)]
     assert turns.wait(10, 30)
     with turn:
@@ -178,4 +226,32 @@ def test_loop(shared: polyshm.Arena, start) -> None:
         lines = output(loop).splitlines()
         assert lines[-1] == "stopped"
         assert all(re.fullmatch(r"worker [123], turn \d+", line) for line in lines[:-1])
-    assert turn.value() == 1
+    assert turn.available() == 1
+
+
+def test_loop_of_the_dead(shared: polyshm.Arena, start) -> None:
+    turns, stop = shared.counter("turns"), shared.event("stop")
+    dies, lives = (start("loop", "lua", shared.address) for _ in range(2))
+
+    def has_the_turn() -> bool:
+        dies.send_signal(signal.SIGSTOP)
+        if any(p.pid == dies.pid and "turn" in p.holds for p in shared.participants()):
+            return True
+        dies.send_signal(signal.SIGCONT)
+        return False
+
+    until(has_the_turn, "it never had its turn")
+    dies.send_signal(signal.SIGKILL)
+    dies.wait(30)
+    assert turns.wait(turns.load() + 10, 30)
+    stop.set()
+    assert output(lives).splitlines()[-1] == "stopped"
+
+
+@pytest.mark.parametrize("language", ["python", "lua"])
+@pytest.mark.parametrize("number", [-1, 1000])
+def test_lazy_knows_its_limits(language: str, number: int, shared: polyshm.Arena, start) -> None:
+    child = start("lazy", language, shared.address, number)
+    out, err = child.communicate(timeout=40)
+    assert (child.returncode != 0, out) == (True, "")
+    assert "squares of 0 to 999" in err
