@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TypedDict
 
 import polyshm
-from polyshm._tool_words import HEAD_SIZE, MAGIC, Head, Header, Owner, is_arena, mutex_words, owner_of
+from polyshm._tool_words import HEAD_SIZE, MAGIC, Head, Header, Owner, is_arena, owner_of, owner_words
 
 SHM = "/dev/shm"
 ARENA, RAW, DAMAGED, FOREIGN, UNREADABLE = "arena", "raw segment", "damaged arena", "incompatible", "unreadable"
@@ -40,6 +40,7 @@ class Name(TypedDict):
     value: int | None
     recursive: bool | None
     owner: Owner | None
+    details: dict[str, int | bool | str | None]
 
 
 class Participant(TypedDict):
@@ -236,26 +237,69 @@ def _participant(p: polyshm.Participant) -> Participant:
     }
 
 
+def _details(found: object) -> dict[str, int | bool | str | None]:
+    """What its noun has to say, by the names of its methods and attributes."""
+    match found:
+        case polyshm.Semaphore():
+            return {"value": found.value()}
+        case polyshm.Permits():
+            return {"available": found.available(), "total": found.total}
+        case polyshm.Event():
+            return {"is_set": found.is_set(), "auto": found.auto}
+        case polyshm.Latch():
+            return {"count": found.count()}
+        case polyshm.Once():
+            return {"done": found.done()}
+        case polyshm.Condition():
+            return {"mutex": found.mutex.name}
+        case polyshm.RWLock():
+            return {"read": found.read.locked(), "write": found.write.locked()}
+        case polyshm.Barrier():
+            return {
+                "parties": found.parties,
+                "n_waiting": found.n_waiting,
+                "broken": found.broken,
+                "on_death": found.on_death,
+            }
+    return {}
+
+
 def _name(arena: polyshm.Arena, name: str) -> Name | None:
-    try:
-        found = arena.open(name)
-        kind = type(found).__name__.lower()
-        value = found.load() if isinstance(found, polyshm.Counter) else None
-    except (KeyError, polyshm.Deleted):
-        return None
-    except (ValueError, TypeError, polyshm.Error):
-        kind, value = "unknown", None
-    return {"name": name, "kind": kind, "value": value, "recursive": None, "owner": None}
+    kind, value = "unknown", None
+    details: dict[str, int | bool | str | None] = {}
+    for _ in range(3):
+        try:
+            found = arena.open(name)
+            kind = type(found).__name__.lower()
+            value = found.load() if isinstance(found, polyshm.Counter) else None
+            details = _details(found)
+        except KeyError:
+            return None
+        except polyshm.Deleted:
+            # Deleted meanwhile; or again and again, since its mutex is.
+            kind, details = "condition", {"mutex": None}
+            continue
+        except (ValueError, TypeError, polyshm.Error):
+            pass
+        break
+    return {"name": name, "kind": kind, "value": value, "recursive": None, "owner": None, "details": details}
 
 
 def _names(arena: polyshm.Arena, segment: polyshm.Segment, all_: list[polyshm.Participant]) -> list[Name]:
     by_slot = {p.slot: p for p in all_}
-    words = mutex_words(segment)
+    words = owner_words(segment)
     found = [known for known in (_name(arena, name) for name in sorted(arena.keys())) if known is not None]
     for known in found:
-        if known["kind"] == "mutex" and known["name"] in words:
-            word, died, known["recursive"] = words[known["name"]]
-            known["owner"] = owner_of(word, died, by_slot)
+        its = words.get(known["name"])
+        if its is None or its.kind != known["kind"]:
+            continue
+        owner = owner_of(its.word, its.died, by_slot)
+        if known["kind"] == "mutex":
+            known["recursive"] = bool(its.flags & 1)
+        if known["kind"] == "rwlock":
+            known["details"]["writer_waits"] = its.granted and owner["state"] == "held"
+        if known["kind"] != "once" or owner["state"] == "held":  # of a dead one there is nothing to tell
+            known["owner"] = owner
     return found
 
 

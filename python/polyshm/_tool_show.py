@@ -83,9 +83,39 @@ def owner_text(owner: Owner) -> str:
     return text + (", others wait" if owner["waiters"] else "")
 
 
+def _rwlock_text(owner: Owner | None, details: dict[str, int | bool | str | None]) -> str:
+    text = "free" if owner is None else owner_text(owner)
+    if details["writer_waits"] and owner is not None:
+        text = f"read, {owner['pid']} (participant {owner['participant']}) waits to write"
+    elif details["read"]:
+        text = "read" + text.removeprefix("free")
+    return text
+
+
 def _state(name: Name) -> object:
-    if name["owner"] is not None:
-        return owner_text(name["owner"]) + (", recursive" if name["recursive"] else "")
+    of, owner = name["details"], name["owner"]
+    match name["kind"]:
+        case "mutex" if owner is not None:
+            return owner_text(owner) + (", recursive" if name["recursive"] else "")
+        case "rwlock" if of:
+            return _rwlock_text(owner, of)
+        case "semaphore" if of:
+            return of["value"]
+        case "permits" if of:
+            return f"{of['available']} of {of['total']} free"
+        case "event" if of:
+            return ("set" if of["is_set"] else "clear") + (", auto" if of["auto"] else "")
+        case "latch" if of:
+            return f"{of['count']} to count"
+        case "once" if of:
+            if of["done"]:
+                return "done"
+            return "not done" if owner is None else f"{owner['pid']} (participant {owner['participant']}) does it"
+        case "barrier" if of:
+            text = f"{of['n_waiting']} of {of['parties']} wait" + (", broken" if of["broken"] else "")
+            return text + (", shrinks" if of["on_death"] == "shrink" else "")
+        case "condition" if of:
+            return "its mutex was deleted" if of["mutex"] is None else f"of {of['mutex']}"
     return name["value"]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What `python -m polyshm` reads in the bytes of an arena itself, by docs/layout.rst: its head, and who has a mutex.
+"""What `python -m polyshm` reads in the bytes of an arena itself, by docs/layout.rst: its head, and who has a lock.
 
 No lock, no slot, no store: also where everybody who takes part is stopped. Every place is checked by the segment; what
 changes meanwhile is what it is, and what cannot be is left out.
@@ -24,9 +24,11 @@ _NODE = struct.Struct("=QQIIIIQQ")
 _OWNER = struct.Struct("=QQ")
 _PLACE = (1 << 48) - 1
 _DELETED = 1 << 63
-_MUTEX = 1
+# The nouns whose body begins with an owner word.
+_OWNED = {1: "mutex", 3: "rwlock", 9: "once"}
 
 _ID = 0x7FFF
+_GRANTED = 1 << 15
 _GENERATION_SHIFT = 16
 _WAITERS = 1 << 31
 _DIED = 1 << 32
@@ -111,6 +113,9 @@ def owner_of(word: int, died: int, living: dict[int, polyshm.Participant]) -> Ow
     who = living.get(slot - 1)
     if who is not None and who.generation & _ID != high:
         who = None
+    if word & _GRANTED and died == 0 and (who is None or not who.alive):
+        # It was handed over, and the new one died before it had it.
+        return {"state": "free", "pid": None, "participant": None, "died": None, "waiters": waiters}
     if who is None or not who.alive:
         # Nobody has met it since. A mark from before names the one who left the data torn.
         pid = (died & 0xFFFFFFFF) if died else (who.pid if who is not None else 0)
@@ -141,20 +146,33 @@ def _entries(segment: polyshm.Segment) -> Iterator[int]:
             yield entry & _PLACE
 
 
-def mutex_words(segment: polyshm.Segment) -> dict[str, tuple[int, int, bool]]:
-    """The owner word, the mark and whether recursive, of every mutex."""
-    found: dict[str, tuple[int, int, bool]] = {}
+@dataclass(frozen=True)
+class Words:
+    kind: str
+    word: int
+    died: int
+    flags: int
+
+    @property
+    def granted(self) -> bool:
+        """The owner has yet to wake up; a writer waits for readers."""
+        return bool(self.word & _GRANTED)
+
+
+def owner_words(segment: polyshm.Segment) -> dict[str, Words]:
+    """The owner words of all objects that have one, by name."""
+    found: dict[str, Words] = {}
     try:
         for place in _entries(segment):
             try:
                 serial, _, kind, name_size, body, flags, _, _ = _NODE.unpack(segment.read(place, _NODE.size))
-                if serial == 0 or kind != _MUTEX or not 1 <= name_size <= 255:
+                if serial == 0 or kind not in _OWNED or not 1 <= name_size <= 255:
                     continue
                 name = segment.read(place + _NODE.size, name_size).decode()
                 word, died = _OWNER.unpack(segment.read(place + body, _OWNER.size))
             except (ValueError, IndexError):
                 continue
-            found[name] = (word, died, bool(flags & 1))
+            found[name] = Words(_OWNED[kind], word, died, flags)
     except (ValueError, IndexError):
         pass
     return found

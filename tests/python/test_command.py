@@ -24,6 +24,7 @@ from pathlib import Path
 import polyshm
 import pytest
 from polyshm import __main__ as command
+from polyshm._tool_words import owner_of
 
 KINDS = ("posix", "sysv", "ftok", "file")
 
@@ -47,6 +48,13 @@ while True:
     for i in range(8):
         arena.delete(f"{mine}-{turn % 3}-{i}")
 """
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
 
 
 @pytest.fixture
@@ -348,6 +356,131 @@ def test_info_shows_tables(make_arena, run):
     assert re.search(r"^c +counter +3 *$", out, re.MULTILINE)
     assert re.search(rf"^ +0 +{os.getpid()} +\d+ +python +yes +m +- *$", out, re.MULTILINE)
     arena["m"].release()
+
+
+def test_info_of_every_lock(make_arena, run, ask):
+    arena = make_arena()
+    lock, gone = arena.mutex("m"), arena.mutex("gone")
+    arena.condition("condition", lock), arena.condition("orphan", gone)
+    del arena["gone"]
+    arena.semaphore("semaphore", 3)
+    arena.permits("permits", 4)
+    arena.event("event").set()
+    arena.event("auto", auto=True)
+    arena.latch("latch", 5)
+    barrier = arena.barrier("barrier", 3, on_death="shrink")
+    arena.barrier("broken", 2).abort()
+    arena.once("done").run(lambda: None)
+    arena.once("once")
+    for name in ("free", "read", "written", "wanted", "torn"):
+        arena.rwlock(name)
+
+    def die():
+        arena.rwlock("torn").write.acquire()
+        arena.permits("permits").acquire(3)
+        arena.once("once").run(lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+    pid = os.fork()
+    if pid == 0:
+        try:
+            die()
+        finally:
+            os._exit(1)
+    os.waitpid(pid, 0)
+    arena.rwlock("read").read.acquire()
+    arena.rwlock("wanted").read.acquire()
+    arena.rwlock("written").write.acquire()
+    arena.permits("permits").acquire()
+    leave = threading.Event()
+
+    def wait_at_the_barrier():
+        with pytest.raises(threading.BrokenBarrierError):
+            barrier.wait()
+
+    others = [
+        threading.Thread(target=lambda: arena.rwlock("wanted").write.acquire(timeout=60)),
+        threading.Thread(target=lambda: arena.once("running").run(leave.wait)),
+        threading.Thread(target=wait_at_the_barrier),
+    ]
+    for other in others:
+        other.start()
+    until(lambda: {"wanted"} <= {p.waits for p in arena.participants()} and barrier.n_waiting == 1)
+    until(lambda: any("running" in p.holds for p in arena.participants()))
+    try:
+        names = {known["name"]: known for known in ask("info", arena.address)["names"]}
+        code, out, err = run("info", arena.address)
+    finally:
+        leave.set()
+        for held in (arena.rwlock("wanted").read, arena.rwlock("read").read, arena.rwlock("written").write):
+            held.release()
+        arena.permits("permits").release()
+        barrier.abort()
+        for other in others:
+            other.join()
+    free = {"read": False, "write": False, "writer_waits": False}
+    assert {name: (known["kind"], known["details"]) for name, known in names.items()} == {
+        "m": ("mutex", {}),
+        "condition": ("condition", {"mutex": "m"}),
+        "orphan": ("condition", {"mutex": None}),
+        "semaphore": ("semaphore", {"value": 3}),
+        "permits": ("permits", {"available": 3, "total": 4}),
+        "event": ("event", {"is_set": True, "auto": False}),
+        "auto": ("event", {"is_set": False, "auto": True}),
+        "latch": ("latch", {"count": 5}),
+        "barrier": ("barrier", {"parties": 3, "n_waiting": 1, "broken": False, "on_death": "shrink"}),
+        "broken": ("barrier", {"parties": 2, "n_waiting": 0, "broken": True, "on_death": "break"}),
+        "done": ("once", {"done": True}),
+        "once": ("once", {"done": False}),
+        "running": ("once", {"done": False}),
+        "free": ("rwlock", free),
+        "read": ("rwlock", {**free, "read": True}),
+        "written": ("rwlock", {**free, "write": True}),
+        "wanted": ("rwlock", {**free, "read": True, "writer_waits": True}),
+        "torn": ("rwlock", free),
+    }
+    owners = {name: known["owner"]["state"] for name, known in names.items() if known["owner"] is not None}
+    assert owners == {
+        "m": "free",
+        "free": "free",
+        "read": "free",
+        "written": "held",
+        "wanted": "held",
+        "torn": "abandoned",
+        "running": "held",
+    }
+    assert names["torn"]["owner"]["died"] == pid
+    assert (code, err) == (0, "")
+    me = os.getpid()
+    for name, text in {
+        "m": "mutex free",
+        "condition": "condition of m",
+        "orphan": "condition its mutex was deleted",
+        "semaphore": "semaphore 3",
+        "permits": "permits 3 of 4 free",
+        "event": "event set",
+        "auto": "event clear, auto",
+        "latch": "latch 5 to count",
+        "barrier": "barrier 1 of 3 wait, shrinks",
+        "broken": "barrier 0 of 2 wait, broken",
+        "done": "once done",
+        "once": "once not done",
+        "running": rf"once {me} \(participant \d\) does it",
+        "free": "rwlock free",
+        "read": "rwlock read",
+        "written": rf"rwlock held by {me} \(participant \d\)",
+        "wanted": rf"rwlock read, {me} \(participant \d\) waits to write",
+        "torn": f"rwlock abandoned by {pid}",
+    }.items():
+        kind, _, state = text.partition(" ")
+        assert re.search(rf"^{name} +{kind} +{state} *$", out, re.MULTILINE), (name, out)
+
+
+def test_a_waiter_that_dies_with_a_hand_over_leaves_the_lock_free():
+    granted, slot, generation = 1 << 15, 3, 7
+    word = slot + 1 | generation << 16
+    for died, state in ((0, "free"), (1 << 32 | 4711, "abandoned")):
+        assert owner_of(word | granted, died, {})["state"] == state
+    assert owner_of(word, 0, {})["state"] == "abandoned"
 
 
 def test_info_of_an_empty_arena(make_arena, run, ask):
