@@ -30,11 +30,11 @@ local polyshm = {}
 ---@field code string
 ---@field message string
 ---@field address? string
----@field lock? polyshm.lock          EOWNERDEAD, ETIMEDOUT: the lock
+---@field lock? polyshm.lock          EOWNERDEAD, and ETIMEDOUT but of permits and onces: the lock
 ---@field pid? integer                EOWNERDEAD: the process that died, where it is known
 ---@field participant? integer        EOWNERDEAD in an arena: the slot of the participant that died, where it is known
 
----@alias polyshm.lock polyshm.mutex|polyshm.segment_mutex|polyshm.record_lock
+---@alias polyshm.lock polyshm.mutex|polyshm.rwlock_side|polyshm.segment_mutex|polyshm.record_lock
 
 ---@class polyshm.options
 ---@field size? polyshm.bytes        bytes to map; needed to create, else to the end of what exists
@@ -131,7 +131,12 @@ function polyshm.exists(address) end
 ---@return string? code
 function polyshm.unlink(address) end
 
----@alias polyshm.waitable polyshm.mutex|polyshm.counter|polyshm.semaphore|polyshm.event|polyshm.latch|polyshm.participant
+---@alias polyshm.waitable
+---| polyshm.mutex | polyshm.counter | polyshm.semaphore | polyshm.permits | polyshm.event | polyshm.latch | polyshm.once
+---| polyshm.participant
+---@alias polyshm.object
+---| polyshm.mutex | polyshm.rwlock | polyshm.semaphore | polyshm.permits | polyshm.condition | polyshm.event
+---| polyshm.barrier | polyshm.once | polyshm.latch | polyshm.counter
 
 ---Waits until one of `objects` is ready, up to `timeout` seconds (nil: for ever): those that are, in the order given, none
 ---after the timeout. `{counter, at_least}` and `{permits, n}` say how much. Nothing is taken.
@@ -564,7 +569,7 @@ function arena:rwlock(name, options) end
 
 ---The object of that name, whatever it is.
 ---@param name string
----@return (polyshm.mutex|polyshm.counter|polyshm.condition|polyshm.rwlock)? object
+---@return polyshm.object? object
 ---@return string? message
 ---@return string? code    "ENONAME" where there is none
 function arena:open(name) end
@@ -777,7 +782,7 @@ function condition:notify_all() end
 ---@return string
 function condition:name() end
 
----A number of 64 bits that processes change together, all sequentially consistent. Arithmetic wraps.
+---Two locks in one, as polyshm.mutex each: many can read, or one writes. Whoever waits to write goes first.
 ---@class polyshm.rwlock
 ---@field read polyshm.rwlock_side    many can have it
 ---@field write polyshm.rwlock_side   one has it alone, and goes first
@@ -836,9 +841,8 @@ local semaphore = {}
 function semaphore:name() end
 
 ---A descriptor that becomes readable when it may be ready; call again to arm it anew.
----@param at_least? integer
----@return integer
-function semaphore:pollfd(at_least) end
+---@return integer fd
+function semaphore:pollfd() end
 
 ---Takes one, waiting up to `timeout` seconds: nil for ever, 0 not at all.
 ---@param timeout? number
@@ -861,9 +865,9 @@ local permits = {}
 ---@return string
 function permits:name() end
 
----A descriptor that becomes readable when it may be ready; call again to arm it anew.
+---A descriptor that becomes readable when `at_least` (1) may be free; call again to arm it anew.
 ---@param at_least? integer
----@return integer
+---@return integer fd
 function permits:pollfd(at_least) end
 
 ---Takes `n` (1), all or none, waiting up to `timeout` seconds: nil for ever, 0 not at all.
@@ -910,9 +914,8 @@ local event = {}
 function event:name() end
 
 ---A descriptor that becomes readable when it may be ready; call again to arm it anew.
----@param at_least? integer
----@return integer
-function event:pollfd(at_least) end
+---@return integer fd
+function event:pollfd() end
 
 function event:set() end
 
@@ -938,7 +941,7 @@ local barrier = {}
 ---@return string
 function barrier:name() end
 
----A descriptor that becomes readable when it may be ready; call again to arm it anew.
+---Raises: it cannot be waited for by others than its members.
 ---@param at_least? integer
 ---@return integer
 function barrier:pollfd(at_least) end
@@ -980,9 +983,8 @@ local once = {}
 function once:name() end
 
 ---A descriptor that becomes readable when it may be ready; call again to arm it anew.
----@param at_least? integer
----@return integer
-function once:pollfd(at_least) end
+---@return integer fd
+function once:pollfd() end
 
 ---Calls fn(), unless it was run by anybody. While another runs it this waits; raises {code = "ETIMEDOUT"} after `timeout` seconds.
 ---@param fn function
@@ -1002,9 +1004,8 @@ local latch = {}
 function latch:name() end
 
 ---A descriptor that becomes readable when it may be ready; call again to arm it anew.
----@param at_least? integer
----@return integer
-function latch:pollfd(at_least) end
+---@return integer fd
+function latch:pollfd() end
 
 ---Counts `n` (1) down, to 0 at the least.
 ---@param n? integer
@@ -1021,6 +1022,7 @@ function latch:count() end
 ---@return string? why    "timeout"
 function latch:wait(timeout) end
 
+---A number of 64 bits that processes change together, all sequentially consistent. Arithmetic wraps.
 ---@class polyshm.counter
 local counter = {}
 

@@ -71,6 +71,11 @@ def test_library_exports_what_the_headers_declare() -> None:
     assert symbols(BUILD / "libpolyshm.so") == {p.name for p in prototypes() if not p.inline}
 
 
+def test_every_header_is_in_the_docs() -> None:
+    page = text("docs/c.rst")
+    nothing([header.name for header in HEADERS if f"include/polyshm/{header.name}\n" not in page])
+
+
 def test_every_code_is_documented() -> None:
     codes = rows("PSHM_ERROR_MAP", text("csrc/include/polyshm/error.h"))
     assert len(codes) > 20
