@@ -50,8 +50,8 @@ local function run(tasks)
 end
 
 local stopped = false
--- Coroutines of one loop are one thread, so a mutex would not keep them from each other. One permit does: who tries gets it
--- once, whoever of the thread has it; and it is free again when the process is killed in its turn, as a semaphore is not.
+-- Coroutines of one loop are one thread, and a mutex is for threads. One permit goes for both: who tries gets it if
+-- none of them has it; and it is free again when its process is killed, as a semaphore is not.
 local stop, turn, turns = shared:event("stop"), shared:permits("turn", 1), shared:counter("turns")
 
 local function worker(number)

@@ -6,8 +6,8 @@
 --     reload.lua posix:/config 20 80     sets new limits, which belong together: low and high
 --
 -- Readers do not keep each other waiting. A reader may be killed at any time; where one is killed that is writing, the
--- next one takes the limits of before from the copy that it made. Whoever it is and wherever it dies, low and high belong
--- together.
+-- next one takes the limits of before from the copy that it made. Whoever it is and wherever it dies, low and high
+-- belong together.
 local polyshm = require "polyshm"
 
 local address = arg[1] or error("usage: reload.lua ADDRESS [CHANGES | LOW HIGH]", 0)

@@ -7,8 +7,8 @@
     reload.py posix:/config --remove    removes the arena
 
 Readers do not keep each other waiting. A reader may be killed at any time; where one is killed that is writing, the
-next one takes the limits of before from the copy that it made. Whoever it is and wherever it dies, low and high belong
-together.
+next one takes the limits of before from the copy that it made. Whoever it is and wherever it dies, low and high
+belong together.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ class Config:
         self.version = shared.counter("version")
 
     def undo(self, died: polyshm.OwnerDied) -> None:
-        """Whoever wrote died in the midst of it: back to what was there before. This may be killed as well, and is begun
-        again by the next one; so each step can be done twice."""
+        """Whoever wrote died in the midst of it: back to what was there before.
+
+        This may be killed as well, and the next one begins it again: so each step can be done twice.
+        """
         print(f"process {died.pid} died writing", file=sys.stderr)
         if self.changing.load():
             for limit, before in zip(self.limits, self.before, strict=True):

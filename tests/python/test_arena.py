@@ -115,7 +115,7 @@ class TestOpening:
             ({"size": "lots"}, ValueError, "not a size"),
             ({"size": 1.5}, TypeError, "size must be an integer or text"),
             ({"size": 1 << 62}, (ValueError, OSError), "[Tt]oo|larger|[Nn]o space|memory"),
-            ({"access": "copy"}, ValueError, "access"),
+            ({"access": "copy"}, ValueError, 'access must be "rw" or "r", or of a segment'),
             ({"access": "none"}, ValueError, "access"),
             ({"access": "w"}, ValueError, "access 'w'"),
             ({"access": None}, TypeError, "access must be str"),

@@ -48,7 +48,7 @@ typedef enum pshm_class {
     X(EWINDOW, -1016, VALUE, "offset and size do not fit into what exists")                                            \
     X(EOFFSET, -1017, VALUE, "this kind has no offset when it is created")                                             \
     X(EEXCLUSIVE, -1018, VALUE, "exclusive goes with an address that can be created: not fd: and sysv:id=")            \
-    X(EACCESSNAME, -1019, VALUE, "access must be \"rw\", \"r\", \"copy\" or \"none\"")                                 \
+    X(EACCESSNAME, -1019, VALUE, "access must be \"rw\" or \"r\", or of a segment \"copy\" or \"none\"")               \
     X(EMODE, -1020, VALUE, "mode must be permissions alone, 0 to 0777")                                                \
     X(ESIZE, -1021, VALUE, "not a size: bytes, or a number with K, M or G")                                            \
     X(EADVICE, -1022, VALUE, "unknown advice")                                                                         \
