@@ -854,6 +854,18 @@ function semaphore:acquire(timeout) end
 ---@param n? integer
 function semaphore:release(n) end
 
+---Acquires, for `local place <close> = semaphore:guard()`. Never nil: a timeout raises.
+---@param timeout? number
+---@return polyshm.semaphore_guard
+function semaphore:guard(timeout) end
+
+---What a guard of a semaphore is.
+---@class polyshm.semaphore_guard
+local semaphore_guard = {}
+
+---Gives it back now; once is enough.
+function semaphore_guard:release() end
+
 ---How many are free now.
 ---@return integer
 function semaphore:value() end

@@ -1,5 +1,6 @@
 -- SPDX-License-Identifier: MIT
 -- Semaphores: places that nobody owns.
+-- luacheck: ignore 211/held
 local helper = require "helper"
 local polyshm = require "polyshm"
 local support = require "support"
@@ -52,6 +53,57 @@ describe("semaphore", function()
     raises("more than", function() shared:semaphore("more", 1 << 31) end)
     raises("value", function() shared:semaphore("less", -1) end)
     raises("value", function() shared:semaphore("text", {}) end)
+  end)
+
+  it("is guarded", function()
+    do
+      local held <close> = places:guard()
+      local more <close> = places:guard(5)
+      assert.equal(0, places:value())
+      assert.truthy(tostring(held):find('semaphore "places"', 1, true), tostring(held))
+      for _, timeout in ipairs { 0, 0.01 } do
+        local late = raises('semaphore "places"', places.guard, places, timeout)
+        assert.equal("ETIMEDOUT", late.code)
+      end
+      more:release()
+      more:release()
+      assert.equal(1, places:value())
+      assert.equal("polyshm.semaphore_guard (released)", tostring(more))
+    end
+    assert.equal(2, places:value())
+    raises("timeout must be 0 or more", places.guard, places, -1)
+    raises("number of seconds", places.guard, places, "1")
+  end)
+
+  it("is given back by guards that are forgotten or left by an error", function()
+    places:guard()
+    collectgarbage()
+    collectgarbage()
+    assert.equal(2, places:value())
+    raises("mine", function()
+      local held <close> = places:guard()
+      error("mine" .. places:value())
+    end)
+    assert.equal(2, places:value())
+  end)
+
+  it("is guarded while others wait, though its handle is forgotten or deleted", function()
+    local guard = places:guard()
+    places:acquire()
+    local pid = beside(function() end, function()
+      local held <close> = shared:semaphore("places"):guard(30)
+      assert.equal(0, places:value())
+    end)
+    guard:release()
+    assert.same({ "exit", 0 }, { support.wait(pid) })
+    assert.equal(1, places:value())
+    guard = shared:semaphore("places"):guard()
+    collectgarbage()
+    assert.equal(0, places:value())
+    shared:delete("places")
+    assert.equal("EDELETED", raises("deleted", guard.release, guard).code)
+    guard:release()
+    raises("deleted", places.guard, places)
   end)
 
   it("is acquired and released", function()
