@@ -212,7 +212,8 @@ static int wait_for(pshm_member *m, pshm_owner *o, uint64_t word, pshm_owner_mod
 }
 
 /* Free, but for one who takes it again at once, and is let pass: for a slice, he may have changed his mind. */
-static int let_pass(pshm_member *m, pshm_owner *o, uint64_t word, pshm_owner_mode mode, int64_t wished, int64_t deadline)
+static int let_pass(pshm_member *m, pshm_owner *o, uint64_t word, pshm_owner_mode mode, int64_t wished,
+                    int64_t deadline)
 {
     uint32_t id = high_of(word) & PSHM_ID;
     int64_t now = pshm_os_now();

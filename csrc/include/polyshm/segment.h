@@ -65,7 +65,7 @@ typedef struct pshm_hold {
     uint32_t count;       /* how often the owner holds it through this handle; the owner's to write */
     uint32_t pid, thread; /* the owner */
     uint32_t stranded; /* a pid: a thread of that process may have the lock in its list, though it is not the owner */
-    bool outermost;       /* it was had through this handle first: the owner's list leads through this mapping */
+    bool outermost;    /* it was had through this handle first: the owner's list leads through this mapping */
     const void *outlived; /* NULL, or the pthread mutex: given back here, and still held through another handle */
 } pshm_hold;
 
