@@ -5,6 +5,7 @@
  */
 #include "helper_heap.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 
 #define SIZE (UINT64_C(256) << 10)
@@ -290,11 +291,42 @@ static void test_check_finds(void **state)
     heap_end(arena);
 }
 
+typedef struct scribbler {
+    uint64_t *at, others[2];
+    volatile bool done;
+} scribbler;
+
+static void *overwrite(void *context)
+{
+    scribbler *s = context;
+    for (unsigned i = 0; !s->done; i++)
+        __atomic_store_n(s->at, s->others[i % 2], __ATOMIC_RELAXED);
+    return NULL;
+}
+
+/* What was found right is another thing when it is used. */
+static void test_check_meanwhile(void **state)
+{
+    (void)state;
+    pshm_arena *arena = arena_in_use();
+    uint64_t start, size;
+    assert_true(pshm_heap_find(arena->attachment, heap_word(arena, pshm_heap_root(0)), &start, &size));
+    pshm_page *page = &arena->attachment->pages[(start - arena->attachment->at.heap) / PAGE];
+    scribbler s = {.at = &page->count, .others = {page->count, UINT64_C(1) << 40}};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, overwrite, &s), 0);
+    for (int64_t until = pshm_deadline(SECOND / 4); pshm_deadline(0) < until;)
+        use(arena, 1);
+    s.done = true;
+    pthread_join(thread, NULL);
+    end(arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_tables),   TEST(test_random_bytes), TEST(test_intent),      TEST(test_impossible_intents),
-        TEST(test_hopeless), TEST(test_hints),        TEST(test_check_finds),
+        TEST(test_hopeless), TEST(test_hints),        TEST(test_check_finds),   TEST(test_check_meanwhile),
     };
     return cmocka_run_group_tests_name("heap_hostile", tests, NULL, NULL);
 }
