@@ -20,10 +20,10 @@ typedef struct body {
 
 _Static_assert(sizeof(body) == 64, "layout");
 
-/* Takes one. 0, or 1 and nothing is free. */
+/* Takes one. 0, or 1 and nothing is free: as it is after what the caller did to `sleepers`, which a plain load need not be. */
 static inline int take(body *b)
 {
-    uint32_t value = pshm_peek(&b->value);
+    uint32_t value = __atomic_load_n(&b->value, __ATOMIC_SEQ_CST);
     while (value)
         if (PSHM_LIKELY(
                 __atomic_compare_exchange_n(&b->value, &value, value - 1, true, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED)))
