@@ -309,13 +309,13 @@ static pshm_member *holder(const pshm_permits *permits)
 int pshm_permits_release(pshm_permits *permits, int64_t n)
 {
     pshm_member *m = holder(permits);
-    uint32_t had = count_of(m, permits->place);
+    int at = m ? pshm_member_holds(m, permits->place) : -1; /* once: others may overwrite it */
+    uint32_t had = at < 0 ? 0 : count_in(pshm_peek(&m->slot->held[at]));
     if (PSHM_UNLIKELY(n < 1))
         return PSHM_ETOOFEW;
     if (PSHM_UNLIKELY(n > had))
         return PSHM_ENOTOWNER;
     body *b = body_of(permits);
-    int at = pshm_member_holds(m, permits->place);
     uint64_t *held = &m->slot->held[at], now = permits->place | (uint64_t)(had - (uint32_t)n) << PSHM_HELD_DEPTH_SHIFT;
     bool repair, guarded = enter_soon(m, &b->guard, &repair);
     pshm_store(held, now);
