@@ -174,8 +174,23 @@ static int take(pshm_member *m, const pshm_permits *permits, uint32_t n)
     return 0;
 }
 
-/* Once. TOO_FEW: what to sleep on goes to `out`, if it is not NULL. */
-static int attempt(pshm_member *m, const pshm_permits *permits, uint32_t n, pshm_watch *out)
+/* Who only tries waits for the guard so long: whoever has it is done long before, or was put aside for a moment. */
+#define SOON INT64_C(5000000)
+
+static int enter_guard(pshm_member *m, pshm_owner *guard, bool soon, bool *repair)
+{
+    pshm_death_of death;
+    if (!soon)
+        return pshm_owner_enter(m, guard, repair);
+    int rc = pshm_owner_take(m, guard, PSHM_OWNER_RECOVER, NULL, PSHM_OWNER_NOW, &death);
+    if (rc == -EBUSY)
+        rc = pshm_owner_take(m, guard, PSHM_OWNER_RECOVER, NULL, pshm_os_now() + SOON, &death);
+    *repair = rc == 0 && pshm_peek(&guard->died);
+    return rc;
+}
+
+/* Once. TOO_FEW: what to sleep on goes to `out`, if it is not NULL. `soon`: it only tries. */
+static int attempt(pshm_member *m, const pshm_permits *permits, uint32_t n, bool soon, pshm_watch *out)
 {
     body *b = body_of(permits);
     bool repair;
@@ -183,7 +198,7 @@ static int attempt(pshm_member *m, const pshm_permits *permits, uint32_t n, pshm
         out->count = 0;
         pshm_watch_add(out, &b->sleepers, pshm_sleeps(&b->sleepers, PSHM_SLEEPS_TAKER));
     }
-    int rc = pshm_owner_enter(m, &b->guard, &repair);
+    int rc = enter_guard(m, &b->guard, soon, &repair);
     if (PSHM_UNLIKELY(rc))
         return rc;
     uint32_t left = pshm_peek(&b->free);
@@ -219,24 +234,24 @@ static int wait_for(pshm_member *m, const pshm_permits *permits, uint32_t n, int
     if (deadline <= start && !again)
         return -ETIMEDOUT;
     uint32_t seen = pshm_load(&b->changes);
-    int rc = attempt(m, permits, n, NULL);
+    int rc = attempt(m, permits, n, deadline == PSHM_OWNER_NOW, NULL);
     for (int i = 0; rc == TOO_FEW && i < PSHM_OS_YIELDS && pshm_os_now() < start + PSHM_OS_YIELDS_NS; i++) {
         pshm_os_yield();
         uint32_t now = pshm_load(&b->changes);
-        rc = now == seen ? TOO_FEW : attempt(m, permits, n, NULL);
+        rc = now == seen ? TOO_FEW : attempt(m, permits, n, false, NULL);
         seen = now;
     }
     while (rc == TOO_FEW) {
         if (pshm_os_now() >= until)
             return until == deadline ? -ETIMEDOUT : -EINTR;
-        rc = attempt(m, permits, n, &words);
+        rc = attempt(m, permits, n, false, &words);
         if (rc != TOO_FEW)
             break;
         int woken = sleep_on(m, b, &words, until);
         again = woken && is_one_dead_after_all(m, permits->place);
         rc = permits->object.arena->closed ? PSHM_ECLOSED : pshm_object_stands(&permits->object);
         if (!rc && again) /* whatever the time */
-            rc = attempt(m, permits, n, NULL);
+            rc = attempt(m, permits, n, false, NULL);
         else if (!rc)
             rc = woken == -EINTR ? -EINTR : TOO_FEW;
     }
@@ -257,7 +272,7 @@ static int acquire(pshm_permits *permits, int64_t n, int64_t deadline)
     if (PSHM_UNLIKELY(count_of(m, permits->place) + wanted > permits->total)) {
         rc = deadline == PSHM_OWNER_NOW ? -ETIMEDOUT : PSHM_ESELFWAIT;
     } else {
-        rc = attempt(m, permits, wanted, NULL);
+        rc = attempt(m, permits, wanted, deadline == PSHM_OWNER_NOW, NULL);
         if (rc == TOO_FEW)
             rc = wait_for(m, permits, wanted, deadline);
     }

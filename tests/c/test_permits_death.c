@@ -178,6 +178,48 @@ static void test_stopped(helper_world *world)
     pshm_permits_fini(&p);
 }
 
+/* As csrc/sync/permits.c has it. */
+static pshm_owner *guard_of(const pshm_permits *permits)
+{
+    return (pshm_owner *)(void *)((unsigned char *)permits->object.body + 8);
+}
+
+static int enter_guard_and_stay(void *context)
+{
+    helper_world *world = context;
+    pshm_permits p;
+    pshm_member *m;
+    bool repair;
+    CHECK(pshm_permits_init(&p, world->arena, "permits", 7, false, PSHM_PERMITS_ANY, NULL) == 0);
+    CHECK(pshm_member_of(world->arena->attachment, &m) == 0);
+    CHECK(pshm_owner_enter(m, guard_of(&p), &repair) == 0);
+    helper_step(world, 1);
+    for (;;)
+        pause();
+}
+
+/* Somebody is stopped in the middle of acquiring: who only tries does not wait for that. */
+static void test_stopped_in_the_middle(helper_world *world)
+{
+    pshm_permits p = permits_of(world, 3);
+    int64_t best = INT64_MAX;
+    helper_step(world, 0);
+    pid_t pid = helper_fork(enter_guard_and_stay, world);
+    assert_true(helper_until_step(world, 1));
+    for (int i = 0; i < 5; i++) {
+        int64_t start = pshm_os_now();
+        assert_rc(pshm_permits_try(&p, 1), -EBUSY);
+        int64_t took = pshm_os_now() - start;
+        best = took < best ? took : best;
+    }
+    assert_true(best < PSHM_SLICE_NS / 2);
+    assert_rc(pshm_permits_acquire(&p, 1, PSHM_FOREVER), -EINTR);
+    helper_kill(pid);
+    assert_rc(pshm_permits_try(&p, 3), 0);
+    assert_rc(pshm_permits_release(&p, 3), 0);
+    pshm_permits_fini(&p);
+}
+
 /* ---- threads and children ---- */
 
 static void *end_while_holding(void *context)
@@ -324,6 +366,7 @@ EACH_KIND(test_death_wakes)
 EACH_KIND(test_death_is_watched)
 EACH_KIND(test_silent_death)
 EACH_KIND(test_stopped)
+EACH_KIND(test_stopped_in_the_middle)
 EACH_KIND(test_thread_ends)
 EACH_KIND(test_fork)
 EACH_KIND(test_deleted)
@@ -337,6 +380,7 @@ int main(void)
         TEST(each_test_death_is_watched),
         TEST(each_test_silent_death),
         TEST(each_test_stopped),
+        TEST(each_test_stopped_in_the_middle),
         TEST(each_test_thread_ends),
         TEST(each_test_fork),
         TEST(each_test_closed_and_readonly),

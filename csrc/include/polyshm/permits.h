@@ -41,7 +41,7 @@ PSHM_API void pshm_permits_fini(pshm_permits *permits);
  * Errors: PSHM_ECLOSED, PSHM_EREADONLY, PSHM_EDELETED, PSHM_ELOST; PSHM_ETOOFEW (`n` is less than 1), PSHM_ETOOMANY (more than
  *   there are); PSHM_EPARTICIPANTS, PSHM_EHOLDS (it takes two places of 32, and keeps one), -ENOMEM; -EBUSY (too few are
  *   free, or another is stopped in the middle of acquiring).
- * Safe: threads, processes.  Blocks: while another is in the middle of acquiring, for a slice at the most. */
+ * Safe: threads, processes.  Blocks: while another is in the middle of acquiring, for some milliseconds at the most. */
 PSHM_API int pshm_permits_try(pshm_permits *permits, int64_t n);
 
 /* Acquires `n` of them, all or none, waiting for one slice at the most. Who wants few may go ahead of who wants many.
