@@ -55,6 +55,17 @@ int pshm_counter_add(pshm_counter *counter, int64_t by, int64_t *now)
     return done(m, b);
 }
 
+int pshm_counter_sub(pshm_counter *counter, int64_t by, int64_t *now)
+{
+    pshm_member *m;
+    int rc = pshm_object_enter(&counter->object, &m);
+    if (PSHM_UNLIKELY(rc))
+        return rc;
+    body *b = body_of(counter);
+    *now = (int64_t)__atomic_sub_fetch(&b->value, (uint64_t)by, __ATOMIC_SEQ_CST);
+    return done(m, b);
+}
+
 int pshm_counter_exchange(pshm_counter *counter, int64_t value, int64_t *previous)
 {
     pshm_member *m;

@@ -129,7 +129,7 @@ static int counter_sub(lua_State *L)
     int64_t now = 0;
     lpshm_counter *self = to_counter(L);
     int64_t by = lua_type(L, 2) <= 0 ? 1 : value_at(L, 2);
-    int rc = pshm_counter_add(&self->counter, (int64_t)(0 - (uint64_t)by), &now);
+    int rc = pshm_counter_sub(&self->counter, by, &now);
     return result(L, self, rc, now);
 }
 

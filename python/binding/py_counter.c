@@ -89,8 +89,7 @@ static PyObject *counter_sub(PyObject *object, PyObject *const *args, Py_ssize_t
     int64_t by, now;
     if (PSHM_UNLIKELY(step_of(&signature, args, nargs, kwnames, &by) < 0))
         return NULL;
-    /* Arithmetic wraps, so that less by -2**63 is more by it. */
-    int rc = pshm_counter_add(&self->counter, (int64_t)(0 - (uint64_t)by), &now);
+    int rc = pshm_counter_sub(&self->counter, by, &now);
     if (PSHM_UNLIKELY(rc != 0))
         return py_object_raise(object, rc);
     return PyLong_FromLong(now);

@@ -52,7 +52,11 @@ static void test_verbs(helper_world *world)
     assert_rc(pshm_counter_store(&c, INT64_MAX), 0);
     assert_rc(pshm_counter_add(&c, 1, &v), 0);
     assert_true(v == INT64_MIN);
-    assert_rc(pshm_counter_add(&c, -1, &v), 0);
+    assert_rc(pshm_counter_sub(&c, 1, &v), 0);
+    assert_true(v == INT64_MAX);
+    assert_rc(pshm_counter_sub(&d, INT64_MIN, &v), 0);
+    assert_int_equal(v, -1);
+    assert_rc(pshm_counter_sub(&d, INT64_MIN, &v), 0);
     assert_true(v == INT64_MAX);
     assert_rc(pshm_counter_load(&d, &v), 0);
     assert_true(v == INT64_MAX);

@@ -38,9 +38,10 @@ PSHM_API int pshm_counter_load(pshm_counter *counter, int64_t *value);
 PSHM_API int pshm_counter_store(pshm_counter *counter, int64_t value);
 PSHM_API int pshm_counter_exchange(pshm_counter *counter, int64_t value, int64_t *previous);
 
-/* Adds; *now is the new value.
+/* Adds, or subtracts; *now is the new value.
  * Errors: PSHM_ECLOSED, PSHM_EREADONLY, PSHM_EDELETED, PSHM_EPARTICIPANTS, PSHM_ELOST; -ENOMEM. */
 PSHM_API int pshm_counter_add(pshm_counter *counter, int64_t by, int64_t *now);
+PSHM_API int pshm_counter_sub(pshm_counter *counter, int64_t by, int64_t *now);
 
 /* Stores `desired` if the value is *expected, and leaves what it found in *expected either way.
  * Errors: as pshm_counter_add. */
