@@ -22,8 +22,9 @@ local polyshm = {}
 
 ---@alias polyshm.word "i32" | "u32" | "i64" | "u64"
 
----What raises where memory is gone (`ELOST`), an owner died (`EOWNERDEAD`), a guard timed out (`ETIMEDOUT`), a segment was
----removed and made anew (`EREMADE`), an object was deleted (`EDELETED`), a segment is no arena or not one that can be used
+---What raises where memory is gone (`ELOST`), an owner died (`EOWNERDEAD`), a guard, a recover or a once timed out
+---(`ETIMEDOUT`), a barrier is broken (`EBROKEN`), a segment was removed and made anew (`EREMADE`), an object was deleted
+---(`EDELETED`), a segment is no arena or not one that can be used
 ---here (`ENOTARENA`, `EFORMAT`, `EABI`, `ETRUNCATED`, `ENETWORK`, `EELSEWHERE`), or its bytes cannot be (`ECORRUPT`); and
 ---what `arena:mutex` and its like cannot return. tostring gives the message.
 ---@class polyshm.error

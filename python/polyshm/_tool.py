@@ -296,7 +296,7 @@ def _names(arena: polyshm.Arena, segment: polyshm.Segment, all_: list[polyshm.Pa
         owner = owner_of(its.word, its.died, by_slot)
         if known["kind"] == "mutex":
             known["recursive"] = bool(its.flags & 1)
-        if known["kind"] == "rwlock":
+        if known["kind"] == "rwlock" and known["details"]:
             known["details"]["writer_waits"] = its.granted and owner["state"] == "held"
         if known["kind"] != "once" or owner["state"] == "held":  # of a dead one there is nothing to tell
             known["owner"] = owner
