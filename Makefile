@@ -324,6 +324,7 @@ lint-python:
 lint-types:
 	@$(PY) -m mypy --strict python/polyshm
 	@PYTHONPATH=python MYPYPATH=python $(PY) -m mypy.stubtest polyshm
+	@MYPYPATH=python $(PY) -m mypy --strict tests/house/typed.py
 lint-lua:
 	@luacheck -q $(LUA_FILES)
 lint-format:
