@@ -294,23 +294,20 @@ class Program:
         if threading.current_thread() is not threading.main_thread():
             return
 
-        def end(*_):
+        def end(*_):  # once, wherever that is
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
             raise Stop("time")
 
         before = signal.signal(signal.SIGALRM, end)
         try:
-            signal.setitimer(signal.ITIMER_REAL, 0.005, 0.005)
+            signal.setitimer(signal.ITIMER_REAL, 0.005)
             with lock:
                 signal.setitimer(signal.ITIMER_REAL, 0)
                 self.nested(rng)
         finally:
-            while True:
-                try:
-                    signal.setitimer(signal.ITIMER_REAL, 0)
-                    signal.signal(signal.SIGALRM, before)
-                    break
-                except Stop:
-                    pass
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
 
     def may_destroy(self, handle) -> bool:
         segment, locks = handle

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -139,6 +140,77 @@ def test_calls(locks) -> None:
     agree(locks["Event"], lambda event: event.wait(1, 2))
     agree(locks["Barrier"], lambda barrier: (barrier.parties, barrier.n_waiting, barrier.broken, barrier.abort()))
     agree(locks["Barrier"], lambda barrier: barrier.wait())
+
+
+def entered(lock: Any) -> Any:
+    with lock as got:
+        pass
+    lock.__enter__()
+    return got, lock.__exit__(None, None, None), lock.acquire(), lock.release()
+
+
+def test_what_context_managers_give(arena, locks) -> None:
+    for noun in ("Lock", "RLock", "Semaphore", "Condition", "Condition of an RLock"):
+        assert agree(locks[noun], entered) == (True, None, True, None)
+    assert agree((threading.BoundedSemaphore(), arena.permits("permits", 1)), entered) == (True, None, True, None)
+
+
+def waits(barrier: Any, waiting: int, meanwhile: Callable[[Any], Any], timeout: float | None = None) -> Any:
+    """What comes of so many who wait at it, and of what is done then. Nobody ends before all have gone on: a death
+    counts at ours."""
+    got: list[Any] = []
+    end = threading.Barrier(waiting + 1)
+
+    def run() -> None:
+        got.append(result_of(lambda it: it.wait(timeout), barrier))
+        end.wait(20)
+
+    threads = [threading.Thread(target=run) for _ in range(waiting)]
+    for thread in threads:
+        thread.start()
+    while timeout is None and barrier.n_waiting < waiting:
+        time.sleep(0.001)
+    done = meanwhile(barrier)
+    end.wait(20)
+    for thread in threads:
+        thread.join()
+    return sorted(map(str, got)), done, barrier.broken, barrier.n_waiting
+
+
+def test_barriers(arena) -> None:
+    broken = str(threading.BrokenBarrierError)
+    for i, (waiting, meanwhile, timeout) in enumerate(
+        [
+            (2, lambda barrier: barrier.reset(), None),
+            (2, lambda barrier: barrier.abort(), None),
+            (2, lambda barrier: type(barrier.wait()), None),
+            (2, lambda barrier: None, 0.05),
+            (1, lambda barrier: None, 0),
+        ]
+    ):
+        pair = threading.Barrier(3), arena.barrier(f"barrier {i}", 3)
+        got = agree(pair, lambda barrier, w=waiting, m=meanwhile, t=timeout: waits(barrier, w, m, t))
+        assert i == 2 or set(got[0]) == {broken}
+    aborted = threading.Barrier(2), arena.barrier("aborted", 2)
+    verbs = ["abort", "wait", "wait", "reset", "wait now", "wait", "abort", "abort", "reset", "reset"]
+    for verb in verbs:
+        name, *now = verb.split()
+        agree(aborted, lambda barrier, n=name, t=now: result_of(lambda it: getattr(it, n)(*(0 for _ in t)), barrier))
+        agree(aborted, lambda barrier: (barrier.broken, barrier.n_waiting))
+
+
+def test_an_event_lets_all_go_that_wait_however_soon_it_is_cleared(arena) -> None:
+    for event in (threading.Event(), arena.event("event")):
+        got: list[bool] = []
+        threads = [threading.Thread(target=lambda: got.append(event.wait(20))) for _ in range(40)]  # noqa: B023
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1)
+        event.set()
+        event.clear()
+        for thread in threads:
+            thread.join()
+        assert got == [True] * 40
 
 
 def test_weak_references(arena, locks) -> None:

@@ -83,7 +83,7 @@ class TestHolding:
         assert "recursive" in repr(lock)
 
     def test_recursive_through_two_mappings(self, make):
-        """Given back through the one that had it first, which is closed then: its bytes are in the list of locks."""
+        """Given back through the first of them, which is closed then: its bytes are in the list of held locks."""
         first = make("posix")
         second, other = polyshm.Segment(first.address), make("memfd").mutex(0, create=True)
         outer, inner = first.mutex(AT, create=True, recursive=True), second.mutex(AT)

@@ -133,9 +133,7 @@ def test_what_cannot_be_waited_for(two, bad):
 def test_numbers_that_do_not_go(arena, two):
     with pytest.raises(TypeError, match=r"objects\[0\]: only a Counter or Permits"):
         polyshm.wait([(arena.mutex("m"), 1)])
-    with pytest.raises(
-        TypeError, match=r"objects\[1\]: only a Counter or Permits goes with a number, not polyshm.Event"
-    ):
+    with pytest.raises(TypeError, match=r"objects\[1\]: only a Counter or Permits .* not polyshm.Event"):
         polyshm.wait([two[0], (arena.event("e"), 1)])
     with pytest.raises(TypeError, match=r"only a Counter or Permits"):
         arena.event("e").pollfd(1)
