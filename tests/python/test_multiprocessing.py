@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import copy
 import multiprocessing
 import os
@@ -94,6 +95,44 @@ def test_pool(make, method):
     with multiprocessing.get_context(method).Pool(2) as pool:
         seen = pool.map(work_by_address, [segment.address] * 20)
     assert sorted(seen) == list(range(20))
+
+
+OBJECTS: list = []
+
+
+def keep(*objects):
+    OBJECTS[:] = objects
+
+
+def use_all(objects):
+    mutex, writing, places, owned, changed, event, barrier, once, latch, counter = objects or OBJECTS
+    with mutex, writing, places, owned, changed:
+        event.set()
+        return (
+            changed.mutex.locked(), owned.held(), event.wait(0), barrier.parties, once.run(list), latch.count_down(),
+            counter.add(),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_objects_of_an_arena(make_arena, method):
+    """As arguments, and by the initializers of pools."""
+    arena = make_arena("posix")
+    objects = [
+        arena.mutex("mutex", recursive=True), arena.rwlock("rwlock").write, arena.semaphore("semaphore"),
+        arena.permits("permits", 2), arena.condition("condition", arena.mutex("mutex")), arena.event("event"),
+        arena.barrier("barrier", 2), arena.once("once"), arena.latch("latch", 100), arena.counter("counter"),
+    ]  # fmt: skip
+    context = multiprocessing.get_context(method)
+    with context.Pool(2, keep, objects) as pool:
+        got = pool.map(use_all, [None, None, objects])
+    with concurrent.futures.ProcessPoolExecutor(1, context, keep, objects) as executor:
+        got += [executor.submit(use_all, each).result(60) for each in (None, objects)]
+    with concurrent.futures.ThreadPoolExecutor(2) as executor:
+        got += executor.map(use_all, [objects] * 2)
+    assert all(each[:4] == (True, 1, True, 2) for each in got)
+    assert sorted(each[4:] for each in got) == sorted((i == 1, 100 - i, i) for i in range(1, 8))
+    assert arena.check() == []
 
 
 class TestPickles:
