@@ -79,14 +79,19 @@ static PyObject *notifier_fileno(PyObject *object, PyObject *unused)
 {
     (void)unused;
     const py_notifier *self = (py_notifier *)object;
-    return self->core != NULL ? PyLong_FromLong(pshm_notifier_fd(self->core)) : refuse(self, 0);
+    int fd = -1;
+    GLUE_LOCK(object);
+    if (self->core != NULL)
+        fd = pshm_notifier_fd(self->core);
+    GLUE_UNLOCK();
+    return fd >= 0 ? PyLong_FromLong(fd) : refuse(self, 0);
 }
 
-/* A key of the dict of handles, made of a token. */
-static int token_of(PyObject *value, uint64_t *out)
+/* A token, and the key for it in the dict of handles: a plain int, whose hash runs no code that might close this. */
+static PyObject *key_of(PyObject *value, uint64_t *out)
 {
     *out = PyLong_AsUnsignedLongLong(value);
-    return *out == UINT64_MAX && PyErr_Occurred() ? -1 : 0;
+    return *out == UINT64_MAX && PyErr_Occurred() ? NULL : PyLong_FromUnsignedLongLong(*out);
 }
 
 static PyObject *notifier_add(PyObject *object, PyObject *const *args, Py_ssize_t nargs)
@@ -98,23 +103,29 @@ static PyObject *notifier_add(PyObject *object, PyObject *const *args, Py_ssize_
         PyErr_SetString(PyExc_TypeError, "add() takes an object and a token, and perhaps a key and a list of futures");
         return NULL;
     }
-    if (token_of(args[1], &token) < 0 || py_waitable_of(glue_state(object), args[0], &waitable, "add()", true) < 0)
+    if (py_waitable_of(glue_state(object), args[0], &waitable, "add()", true) < 0)
+        return NULL;
+    PyObject *key = key_of(args[1], &token);
+    if (key == NULL)
         return NULL;
     PyObject *kept = nargs == 2 ? Py_NewRef(waitable.handle) : PyTuple_Pack(3, waitable.handle, args[2], args[3]);
-    if (kept == NULL)
+    if (kept == NULL) {
+        Py_DECREF(key);
         return NULL;
+    }
     int rc = 0;
     GLUE_LOCK(object);
-    int known = PyDict_Contains(self->handles, args[1]);
+    int known = PyDict_Contains(self->handles, key);
     if (known > 0)
         rc = -EEXIST;
-    else if (known == 0 && self->core != NULL && PyDict_SetItem(self->handles, args[1], kept) == 0) {
+    else if (known == 0 && self->core != NULL && PyDict_SetItem(self->handles, key, kept) == 0) {
         rc = pshm_notifier_add(self->core, &waitable.core, token);
-        if (rc != 0 && PyDict_DelItem(self->handles, args[1]) < 0)
+        if (rc != 0 && PyDict_DelItem(self->handles, key) < 0)
             PyErr_Clear();
     }
     GLUE_UNLOCK();
     Py_DECREF(kept);
+    Py_DECREF(key);
     if (PyErr_Occurred())
         return NULL;
     if (self->core == NULL || rc == -EEXIST || rc == -ENOMEM || rc == -EAGAIN)
@@ -126,15 +137,17 @@ static PyObject *notifier_remove(PyObject *object, PyObject *value)
 {
     py_notifier *self = (py_notifier *)object;
     uint64_t token;
-    if (token_of(value, &token) < 0)
+    PyObject *key = key_of(value, &token);
+    if (key == NULL)
         return NULL;
     int rc = 0;
     GLUE_LOCK(object);
     if (self->core != NULL)
         rc = pshm_notifier_remove(self->core, token);
-    if (self->core != NULL && rc == 0 && PyDict_DelItem(self->handles, value) < 0)
+    if (self->core != NULL && rc == 0 && PyDict_DelItem(self->handles, key) < 0)
         PyErr_Clear();
     GLUE_UNLOCK();
+    Py_DECREF(key);
     if (self->core == NULL || (rc != 0 && rc != -ENOENT))
         return refuse(self, rc);
     return PyBool_FromLong(rc == 0);

@@ -215,6 +215,22 @@ class TestNotifier:
             with pytest.raises(ValueError, match="closed"):
                 call()
 
+    def test_a_token_that_closes_it(self, arena):
+        notifier = Notifier()
+        asked = []
+
+        class Token(int):
+            def __hash__(self) -> int:
+                asked.append(1)
+                if len(asked) == 2:
+                    notifier.close()
+                return 5
+
+        notifier.add(arena.counter("a"), Token(5))
+        notifier.remove(Token(5))
+        assert not asked  # what it is a key of knows plain numbers alone
+        notifier.close()
+
     def test_many(self, arena):
         notifier = Notifier()
         counter = arena.counter("c")
