@@ -388,10 +388,11 @@ def clean_up(p: Any) -> list[str]:
     """What is wrong in the arenas, where all that was under way is over; and lets go what this thread has."""
     found = []
     for handle in p.pool.objects.get("object", []):
-        for lock in (handle.read, handle.write) if type(handle).__name__ == "RWLock" else (handle,):
+        for lock in {"RWLock": ("read", "write"), "Condition": ("mutex",)}.get(type(handle).__name__, ("",)):
             with contextlib.suppress(Exception):
-                while hasattr(lock, "owner") or hasattr(lock, "held"):
-                    lock.release()
+                own = getattr(handle, lock) if lock else handle
+                while hasattr(own, "owner") or hasattr(own, "held"):
+                    own.release()
         with contextlib.suppress(Exception):
             handle.leave()
     for arena in p.pool.objects.get("arena", []):

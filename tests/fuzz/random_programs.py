@@ -446,7 +446,7 @@ def take_buffer(p: Program, rng: random.Random) -> None:
             p.odd(rng, rng.choice(TYPES)), p.odd(rng, offset), p.odd(rng, rng.choice([None, size // 8]))
         )
     elif how == 2:
-        view, _ = p.pool.pick(rng, "buffer")
+        view, locks = p.pool.pick(rng, "buffer")
         view = view[rng.randrange(9) :: rng.choice([1, 2, -1])]
     elif numpy:
         view = numpy.frombuffer(segment, dtype=rng.choice(["u1", "f8", ">i4"]))
