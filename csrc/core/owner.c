@@ -212,11 +212,11 @@ static int wait_for(pshm_member *m, pshm_owner *o, uint64_t word, pshm_owner_mod
 }
 
 /* Free, but for one who takes it again at once, and is let pass: for a slice, he may have changed his mind. */
-static int let_pass(pshm_member *m, pshm_owner *o, uint64_t word, pshm_owner_mode mode, int64_t wished,
+static int let_pass(pshm_member *m, pshm_owner *o, uint64_t word, pshm_owner_mode mode, const pshm_owner_guard *guard,
                     int64_t deadline)
 {
     uint32_t id = high_of(word) & PSHM_ID;
-    int64_t now = pshm_os_now();
+    int64_t now = pshm_os_now(), wished = guard && guard->wished ? pshm_load(guard->wished) : 0;
     bool over = (uint64_t)now - (uint64_t)wished >= PSHM_SLICE_NS; /* of any bytes */
     if (id == m->me || over || pshm_id_is_dead(m->attachment, id)) {
         pshm_cas(&o->word, &word, word_of(low_of(word), 0));
@@ -226,11 +226,6 @@ static int let_pass(pshm_member *m, pshm_owner *o, uint64_t word, pshm_owner_mod
         return deadline == PSHM_OWNER_NOW ? -EBUSY : -ETIMEDOUT;
     int64_t until = wished + PSHM_SLICE_NS;
     return sleep_on(m, o, word, mode, deadline < until ? deadline : until) == -EINTR ? -EINTR : AGAIN;
-}
-
-static int64_t wished_of(const pshm_owner_guard *guard)
-{
-    return guard && guard->wished ? pshm_load(guard->wished) : 0;
 }
 
 static int take(pshm_member *m, pshm_owner *o, pshm_owner_mode mode, const pshm_owner_guard *guard, int64_t deadline,
@@ -250,7 +245,7 @@ static int take(pshm_member *m, pshm_owner *o, pshm_owner_mode mode, const pshm_
         uint64_t word = pshm_load(&o->word);
         uint32_t low = low_of(word), id = low & PSHM_ID;
         if (!(low & PSHM_ID_SLOT) && (mode & PSHM_OWNER_PASS))
-            rc = high_of(word) ? let_pass(m, o, word, mode, wished_of(guard), deadline) : 0;
+            rc = high_of(word) ? let_pass(m, o, word, mode, guard, deadline) : 0;
         else if (!(low & PSHM_ID_SLOT))
             rc = pshm_cas(&o->word, &word, word_of(m->me | pending | (low & PSHM_ID_WAITERS) | w.flags, 0)) ? 0 : AGAIN;
         else if (is_abandoned(low))
