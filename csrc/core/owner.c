@@ -212,8 +212,7 @@ static int wait_for(pshm_member *m, pshm_owner *o, uint64_t word, pshm_owner_mod
 }
 
 /* Free, but for one who takes it again at once, and is let pass: for a slice, he may have changed his mind. */
-static int let_pass(pshm_member *m, pshm_owner *o, uint64_t word, pshm_owner_mode mode, const pshm_owner_guard *guard,
-                    int64_t deadline)
+static int let_pass(pshm_member *m, pshm_owner *o, uint64_t word, const pshm_owner_guard *guard, int64_t deadline)
 {
     uint32_t id = high_of(word) & PSHM_ID;
     int64_t now = pshm_os_now(), wished = guard && guard->wished ? pshm_load(guard->wished) : 0;
@@ -225,7 +224,7 @@ static int let_pass(pshm_member *m, pshm_owner *o, uint64_t word, pshm_owner_mod
     if (deadline <= now)
         return deadline == PSHM_OWNER_NOW ? -EBUSY : -ETIMEDOUT;
     int64_t until = wished + PSHM_SLICE_NS;
-    return sleep_on(m, o, word, mode, deadline < until ? deadline : until) == -EINTR ? -EINTR : AGAIN;
+    return sleep_on(m, o, word, PSHM_OWNER_PASS, deadline < until ? deadline : until) == -EINTR ? -EINTR : AGAIN;
 }
 
 static int take(pshm_member *m, pshm_owner *o, pshm_owner_mode mode, const pshm_owner_guard *guard, int64_t deadline,
@@ -245,7 +244,7 @@ static int take(pshm_member *m, pshm_owner *o, pshm_owner_mode mode, const pshm_
         uint64_t word = pshm_load(&o->word);
         uint32_t low = low_of(word), id = low & PSHM_ID;
         if (!(low & PSHM_ID_SLOT) && (mode & PSHM_OWNER_PASS))
-            rc = high_of(word) ? let_pass(m, o, word, mode, guard, deadline) : 0;
+            rc = high_of(word) ? let_pass(m, o, word, guard, deadline) : 0;
         else if (!(low & PSHM_ID_SLOT))
             rc = pshm_cas(&o->word, &word, word_of(m->me | pending | (low & PSHM_ID_WAITERS) | w.flags, 0)) ? 0 : AGAIN;
         else if (is_abandoned(low))

@@ -174,17 +174,21 @@ static int take(pshm_member *m, const pshm_permits *permits, uint32_t n)
     return 0;
 }
 
-/* Who only tries waits for the guard so long: whoever has it is done long before, or was put aside for a moment. */
+/* Who only tries sleeps so long for the guard: whoever has it is done long before, or was put aside for a moment. */
 #define SOON INT64_C(5000000)
 
-static int enter_guard(pshm_member *m, pshm_owner *guard, bool soon, bool *repair)
+/* The guard, without a sleep, or with one of `patience`. */
+static int enter_soon(pshm_member *m, pshm_owner *guard, int64_t patience, bool *repair)
 {
     pshm_death_of death;
-    if (!soon)
-        return pshm_owner_enter(m, guard, repair);
-    int rc = pshm_owner_take(m, guard, PSHM_OWNER_RECOVER, NULL, PSHM_OWNER_NOW, &death);
-    if (rc == -EBUSY)
-        rc = pshm_owner_take(m, guard, PSHM_OWNER_RECOVER, NULL, pshm_os_now() + SOON, &death);
+    int rc = -EBUSY;
+    for (int i = 0; rc == -EBUSY && i < PSHM_OS_YIELDS; i++) {
+        if (i)
+            pshm_os_yield();
+        rc = pshm_owner_take(m, guard, PSHM_OWNER_RECOVER, NULL, PSHM_OWNER_NOW, &death);
+    }
+    if (rc == -EBUSY && patience)
+        rc = pshm_owner_take(m, guard, PSHM_OWNER_RECOVER, NULL, pshm_os_now() + patience, &death);
     *repair = rc == 0 && pshm_peek(&guard->died);
     return rc;
 }
@@ -198,7 +202,7 @@ static int attempt(pshm_member *m, const pshm_permits *permits, uint32_t n, bool
         out->count = 0;
         pshm_watch_add(out, &b->sleepers, pshm_sleeps(&b->sleepers, PSHM_SLEEPS_TAKER));
     }
-    int rc = enter_guard(m, &b->guard, soon, &repair);
+    int rc = soon ? enter_soon(m, &b->guard, SOON, &repair) : pshm_owner_enter(m, &b->guard, &repair);
     if (PSHM_UNLIKELY(rc))
         return rc;
     uint32_t left = pshm_peek(&b->free);
@@ -299,20 +303,6 @@ int pshm_permits_acquire(pshm_permits *permits, int64_t n, int64_t deadline)
 
 /* ---- giving back ---- */
 
-/* The guard, if it can be had without a sleep. */
-static bool enter_soon(pshm_member *m, pshm_owner *guard, bool *repair)
-{
-    pshm_death_of death;
-    int rc = -EBUSY;
-    for (int i = 0; rc == -EBUSY && i < PSHM_OS_YIELDS; i++) {
-        if (i)
-            pshm_os_yield();
-        rc = pshm_owner_take(m, guard, PSHM_OWNER_RECOVER, NULL, PSHM_OWNER_NOW, &death);
-    }
-    *repair = rc == 0 && pshm_peek(&guard->died);
-    return rc == 0;
-}
-
 /* The calling thread, on a closed arena too, for as long as it has some. */
 static pshm_member *holder(const pshm_permits *permits)
 {
@@ -332,7 +322,7 @@ int pshm_permits_release(pshm_permits *permits, int64_t n)
         return PSHM_ENOTOWNER;
     body *b = body_of(permits);
     uint64_t *held = &m->slot->held[at], now = permits->place | (uint64_t)(had - (uint32_t)n) << PSHM_HELD_DEPTH_SHIFT;
-    bool repair, guarded = enter_soon(m, &b->guard, &repair);
+    bool repair, guarded = enter_soon(m, &b->guard, 0, &repair) == 0;
     pshm_store(held, now);
     if (guarded) {
         uint32_t left = pshm_peek(&b->free), room = permits->total - (uint32_t)n;
@@ -392,9 +382,8 @@ static int watch(const pshm_object *object, int64_t least, pshm_watch *out)
     body *b = object->body;
     uint64_t place = pshm_place_of(a, b->mark);
     uint32_t total = pshm_load(&b->total);
-    if (m) {
+    if (m)
         pshm_watch_add(out, &b->sleepers, pshm_sleeps(&b->sleepers, PSHM_SLEEPS_WATCHER));
-    }
     int64_t left = count_free(a, place, total, m ? out : NULL);
     least = least < 1 ? 1 : least;
     if (m && left < least && is_one_dead_after_all(m, place))

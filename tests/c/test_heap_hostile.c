@@ -326,7 +326,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_tables),   TEST(test_random_bytes), TEST(test_intent),      TEST(test_impossible_intents),
-        TEST(test_hopeless), TEST(test_hints),        TEST(test_check_finds),   TEST(test_check_meanwhile),
+        TEST(test_hopeless), TEST(test_hints),        TEST(test_check_finds), TEST(test_check_meanwhile),
     };
     return cmocka_run_group_tests_name("heap_hostile", tests, NULL, NULL);
 }

@@ -375,15 +375,9 @@ EACH_KIND(test_closed_and_readonly)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(each_test_death),
-        TEST(each_test_death_wakes),
-        TEST(each_test_death_is_watched),
-        TEST(each_test_silent_death),
-        TEST(each_test_stopped),
-        TEST(each_test_stopped_in_the_middle),
-        TEST(each_test_thread_ends),
-        TEST(each_test_fork),
-        TEST(each_test_closed_and_readonly),
+        TEST(each_test_death),        TEST(each_test_death_wakes), TEST(each_test_death_is_watched),
+        TEST(each_test_silent_death), TEST(each_test_stopped),     TEST(each_test_stopped_in_the_middle),
+        TEST(each_test_thread_ends),  TEST(each_test_fork),        TEST(each_test_closed_and_readonly),
         TEST(each_test_deleted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
