@@ -141,8 +141,10 @@ def test_waits(permits) -> None:
 def test_a_death_gives_back(arena, permits) -> None:
     pids = [held_by_child(permits, 2), held_by_child(permits, 1)]
     assert permits.acquire(1, 0.01) is False
-    threading.Timer(0.05, kill, [pids[0]]).start()
+    timer = threading.Timer(0.05, kill, [pids[0]])
+    timer.start()
     assert permits.acquire(2, 30)
+    timer.join()
     assert permits.available() == 0
     kill(pids[1])
     assert permits.available() == 1
@@ -428,5 +430,7 @@ def test_readiness(permits) -> None:
     assert polyshm.wait([permits, (permits, 3)], 0) == [permits, (permits, 3)]
     pid = held_by_child(permits, 2)
     assert polyshm.wait([permits, (permits, 2)], 0) == [permits]
-    threading.Timer(0.05, kill, [pid]).start()
+    timer = threading.Timer(0.05, kill, [pid])
+    timer.start()
     assert polyshm.wait([(permits, 2)], 30) == [(permits, 2)]
+    timer.join()
