@@ -202,6 +202,7 @@ static int attempt(pshm_member *m, const pshm_permits *permits, uint32_t n, bool
         out->count = 0;
         pshm_watch_add(out, &b->sleepers, pshm_sleeps(&b->sleepers, PSHM_SLEEPS_TAKER));
     }
+    soon = soon && PSHM_UNLIKELY(pshm_peek(&b->guard.word));
     int rc = soon ? enter_soon(m, &b->guard, SOON, &repair) : pshm_owner_enter(m, &b->guard, &repair);
     if (PSHM_UNLIKELY(rc))
         return rc;
