@@ -59,8 +59,11 @@ void pshm_body_add_hold(pshm_body *body, pshm_hold *hold)
     body->holds = hold;
 }
 
+static void end_mapping(pshm_body *body);
+
 void pshm_body_remove_hold(pshm_body *body, pshm_hold *hold)
 {
+    const bool outlived = hold->outlived != NULL;
     if (hold->previous)
         hold->previous->next = hold->next;
     else
@@ -69,6 +72,8 @@ void pshm_body_remove_hold(pshm_body *body, pshm_hold *hold)
         hold->next->previous = hold->previous;
     if (is_held(hold))
         body->users += PSHM_BODY_LENT;
+    else if (outlived && body->users == PSHM_BODY_CLOSED && body->head.base)
+        end_mapping(body); /* who gave the lock back through another handle did not come here */
 }
 
 static void drop_mapping(pshm_body *body, void *map, uint64_t map_size, pshm_os_watch *watch)

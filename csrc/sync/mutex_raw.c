@@ -113,25 +113,13 @@ int pshm_segment_mutex_init(pshm_segment_mutex *mutex, pshm_segment *segment, ui
     return 0;
 }
 
-/* Nobody enters a closed segment, so the count is made for this one leave: it ends the mapping if it is time. */
-static void leave_closed(pshm_segment *segment)
-{
-    pshm_segment_enter_again(segment, PSHM_USE_RAW);
-    pshm_segment_leave(segment, PSHM_USE_RAW);
-}
-
 void pshm_segment_mutex_fini(pshm_segment_mutex *mutex)
 {
-    pshm_segment *segment = mutex->segment;
-    if (!segment)
+    if (!mutex->segment)
         return;
-    if (pshm_body_of(segment)->serial) {
-        const bool outlived = mutex->hold.outlived != NULL;
-        pshm_body_remove_hold(pshm_body_of(segment), &mutex->hold);
-        if (outlived && segment->closed && segment->base)
-            leave_closed(segment);
-    }
-    pshm_segment_release(segment);
+    if (pshm_body_of(mutex->segment)->serial)
+        pshm_body_remove_hold(pshm_body_of(mutex->segment), &mutex->hold);
+    pshm_segment_release(mutex->segment);
     mutex->segment = NULL;
 }
 
@@ -191,14 +179,11 @@ static void count_hold(pshm_segment_mutex *mutex, const pshm_mutex_bytes *bytes)
     hold->pid = self->pid;
     hold->thread = self->tid;
     __atomic_store_n(&hold->count, again ? hold->count + 1 : 1, __ATOMIC_RELAXED);
-    if (!again) {
-        if (PSHM_UNLIKELY(hold->outlived != NULL))
-            end_use(mutex);
-        hold->outermost = true;
+    if (PSHM_UNLIKELY(!again && hold->outlived)) {
+        end_use(mutex);
         __atomic_store_n(&hold->outlived, NULL, __ATOMIC_RELAXED);
-    } else if (hold->count == 1 && !hold->outlived) {
-        hold->outermost = false;
     }
+    hold->outermost = !again || (hold->outermost && (hold->count > 1 || hold->outlived));
 }
 
 /* What is still to do after pthread gave the lock (0 or EOWNERDEAD): looks for a death, and either keeps the lock or
@@ -373,8 +358,11 @@ static int release_slowly(pshm_segment_mutex *mutex)
     rc = unlock(mutex, bytes, mutex->hold.count - 1);
     if (rc || outlived)
         return rc;
-    if (body->serial && mutex->segment->closed)
-        leave_closed(mutex->segment);
+    if (body->serial && mutex->segment->closed) {
+        /* Nobody enters a closed segment, so the count is made for this one leave: it ends the mapping if it is time. */
+        pshm_segment_enter_again(mutex->segment, PSHM_USE_RAW);
+        pshm_segment_leave(mutex->segment, PSHM_USE_RAW);
+    }
     end_use(mutex);
     return 0;
 }
