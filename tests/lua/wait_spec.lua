@@ -33,6 +33,15 @@ describe("wait", function()
     assert.equal(lock, ready[2])
     assert.equal(b, ready[3])
     assert.same({}, polyshm.wait({ a, { b, 5 } }, 0.15))
+    ready = polyshm.wait({ b, a, b, { b, 5 }, { b, 4.0 } })
+    assert.equal(3, #ready)
+    assert.equal(b, ready[2])
+    assert.same({ b, 4.0 }, ready[3])
+    assert.equal(200, #polyshm.wait((function()
+      local many = {}
+      for i = 1, 400 do many[i] = i % 2 == 0 and a or b end
+      return many
+    end)(), 0))
   end)
 
   it("is woken by another process", function()

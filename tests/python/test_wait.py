@@ -124,6 +124,33 @@ def test_deaths(arena):
     os.close(write)
 
 
+def test_more_deaths_than_a_call_sleeps_on(make_arena):
+    """140 threads of one process, with a mutex each."""
+    arena = make_arena(size="4M")
+    locks = [arena.mutex(f"lock {i}") for i in range(140)]
+    ready = arena.counter("ready")
+    pid = os.fork()
+    if pid == 0:
+
+        def hold(lock: polyshm.Mutex) -> None:
+            lock.acquire()
+            ready.add()
+            signal.pause()
+
+        for lock in locks[1:]:
+            threading.Thread(target=hold, args=(lock,), daemon=True).start()
+        hold(locks[0])
+    ready.wait(140)
+    owners = [p for p in arena.participants() if p.pid == pid]
+    assert len(owners) == 140
+    assert polyshm.wait([*owners, *locks], 0.02) == []
+    assert polyshm.wait([locks[7]] * 300, 0.02) == []
+    after(0.05, lambda: os.kill(pid, signal.SIGKILL))
+    assert polyshm.wait([*owners, *locks], 20)
+    os.waitpid(pid, 0)
+    assert polyshm.wait([*owners, *locks], 0) == [*owners, *locks]
+
+
 @pytest.mark.parametrize("bad", [None, 5, "a", object(), (1, 2), ("x",)])
 def test_what_cannot_be_waited_for(two, bad):
     with pytest.raises(TypeError, match=r"objects\[1\] cannot be waited for"):
