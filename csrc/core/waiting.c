@@ -118,8 +118,12 @@ int pshm_watch_word(const pshm_waiting *waiting, pshm_watch *watch)
     int rc = pshm_object_enter(object, &m);
     if (rc)
         return rc;
-    uint32_t raised = pshm_sleeps(w.sleepers, PSHM_SLEEPS_WATCHER);
+    uint32_t raised = 0;
     rc = look(&w, m, &value);
+    if (rc == 1) { /* else no flag is raised, for which the next change would look for sleepers in vain */
+        raised = pshm_sleeps(w.sleepers, PSHM_SLEEPS_WATCHER);
+        rc = look(&w, m, &value);
+    }
     if (rc == 1)
         pshm_watch_add(watch, w.word, w.word == w.sleepers ? raised : value);
     pshm_object_leave(m);

@@ -6,6 +6,7 @@
 #include "helper_owner.h"
 
 #include <polyshm/counter.h>
+#include <polyshm/event.h>
 #include <polyshm/notifier.h>
 
 #include <fcntl.h>
@@ -15,6 +16,8 @@
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#include "core/waiting.h"
 
 static pshm_counter counter_named(helper_world *world, const char *name)
 {
@@ -96,6 +99,25 @@ static void test_tells_once(helper_world *world)
     pshm_notifier_close(n);
     pshm_counter_fini(&c);
     pshm_counter_fini(&d);
+}
+
+/* Who is told sleeps no more: the next one to set it need not look for sleepers. */
+static void test_leaves_no_flag(helper_world *world)
+{
+    pshm_event event;
+    assert_rc(pshm_event_init(&event, world->arena, "event", 5, true, PSHM_AUTOMATIC_YES, NULL), 0);
+    const pshm_waitable w = {.object = &event.object};
+    const uint32_t *sleepers = event.object.body;
+    pshm_notifier *n = opened();
+    assert_rc(pshm_notifier_add(n, &w, 1), 0);
+    assert_true(pshm_sleeping(sleepers));
+    assert_rc(pshm_event_set(&event), 0);
+    assert_int_equal(next_token(n), 1);
+    assert_false(pshm_sleeping(sleepers));
+    assert_rc(pshm_notifier_add(n, &w, 1), 1);
+    assert_false(pshm_sleeping(sleepers));
+    pshm_notifier_close(n);
+    pshm_event_fini(&event);
 }
 
 enum { MANY = 1000 };
@@ -572,6 +594,7 @@ static void test_signals_are_blocked(helper_world *world)
     }
 
 EACH_WAY(test_tells_once)
+EACH_WAY(test_leaves_no_flag)
 EACH_WAY(test_many_of_one)
 EACH_WAY(test_one_of_many)
 EACH_WAY(test_mutex)
@@ -591,6 +614,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         BOTH(test_tells_once),
+        BOTH(test_leaves_no_flag),
         BOTH(test_many_of_one),
         BOTH(test_one_of_many),
         BOTH(test_mutex),
