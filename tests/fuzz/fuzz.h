@@ -6,12 +6,16 @@
 #define FUZZ_H
 
 #include <polyshm/arena.h>
+#include <polyshm/barrier.h>
 #include <polyshm/counter.h>
 #include <polyshm/event.h>
 #include <polyshm/heap.h>
 #include <polyshm/latch.h>
 #include <polyshm/mutex.h>
+#include <polyshm/once.h>
 #include <polyshm/participant.h>
+#include <polyshm/permits.h>
+#include <polyshm/rwlock.h>
 #include <polyshm/semaphore.h>
 
 #define FUZZ_THREADS 3
@@ -48,6 +52,10 @@ typedef struct fuzz_user {
     pshm_semaphore semaphore;
     pshm_event event;
     pshm_latch latch;
+    pshm_permits permits;
+    pshm_once once;
+    pshm_barrier barrier;
+    pshm_rwlock rwlock;
 } fuzz_user;
 
 /* A call of any function of the arena, with any arguments a program might have. Takes as long as a slice or two. */
@@ -58,6 +66,10 @@ void fuzz_end(fuzz_user *user);
 /* One call on a semaphore, event or latch, or on all of them at once; and away with them. */
 void fuzz_use_word(fuzz_user *user);
 void fuzz_end_words(fuzz_user *user);
+
+/* The same with permits, onces, barriers and read-write locks. */
+void fuzz_use_owned(fuzz_user *user);
+void fuzz_end_owned(fuzz_user *user);
 
 /* One call, noted, which has to end soon and to give a code that there is. */
 #define FUZZ_CALL(u, call) (fuzz_doing((u), #call), fuzz_done((u), (call)))

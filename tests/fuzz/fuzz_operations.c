@@ -266,6 +266,7 @@ static void open_anew(fuzz_user *u)
         use_directory(&other);
         use_counter(&other);
         fuzz_use_word(&other);
+        fuzz_use_owned(&other);
         look_at_all(&other);
     }
     fuzz_end(&other);
@@ -274,10 +275,11 @@ static void open_anew(fuzz_user *u)
 
 void fuzz_call(fuzz_user *user)
 {
-    static void (*const ways[])(fuzz_user *) = {use_mutex,   use_mutex,     use_mutex,        use_counter,
-                                                use_counter, use_directory, use_heap,         use_heap,
-                                                use_heap,    look_at_all,   fuzz_use_word,    fuzz_use_word,
-                                                open_anew,   use_mutex,     use_participants, use_heap};
+    static void (*const ways[])(fuzz_user *) = {use_mutex,      use_mutex,        use_mutex,      use_counter,
+                                                use_counter,    use_directory,    use_heap,       use_heap,
+                                                use_heap,       look_at_all,      fuzz_use_word,  fuzz_use_word,
+                                                fuzz_use_owned, fuzz_use_owned,   fuzz_use_owned, open_anew,
+                                                use_mutex,      use_participants, use_heap};
     ways[fuzz_below(&user->random, sizeof ways / sizeof *ways)](user);
 }
 
@@ -292,6 +294,7 @@ void fuzz_end(fuzz_user *u)
         pshm_counter_fini(&u->counter[i]);
     }
     fuzz_end_words(u);
+    fuzz_end_owned(u);
     fuzz_doing(u, "pshm_arena_close");
     pshm_arena_close(u->arena);
     fuzz_doing(u, "pshm_arena_release");
