@@ -59,6 +59,13 @@ typedef struct pshm_waiting {
     bool slept;    /* it has: a taker may have been woken for something, and there may be more of it */
 } pshm_waiting;
 
+/* The body whose words a pshm_waiting names; of a handle that was ended, which pshm_wait_for refuses, one of nobody's. */
+static inline void *pshm_waited_body(const pshm_object *object)
+{
+    static uint64_t nobody[8];
+    return PSHM_LIKELY(object->body != NULL) ? object->body : nobody;
+}
+
 /* Looks, yields a little, sleeps, for a slice at the most. In an arena that may only be read it looks every few
  * milliseconds. 0; what `look` says; PSHM_ECLOSED, PSHM_EDELETED, PSHM_ELOST and what pshm_object_enter says; -ETIMEDOUT;
  * -EINTR. */

@@ -133,7 +133,7 @@ static int look(pshm_waiting *waiting, bool write, uint32_t *value)
 
 static pshm_waiting waiting_for(const pshm_object *object, int64_t least)
 {
-    body *b = object->body;
+    body *b = pshm_waited_body(object);
     return (pshm_waiting){.object = object,
                           .word = &b->sleepers,
                           .sleepers = &b->sleepers,

@@ -65,7 +65,7 @@ _Static_assert(offsetof(pshm_condition, object) == 0, "look");
 
 static pshm_waiting waiting_on(const pshm_object *object, int64_t least)
 {
-    body *b = object->body;
+    body *b = pshm_waited_body(object);
     return (pshm_waiting){.object = object,
                           .word = &b->sequence,
                           .sleepers = &b->sleepers,

@@ -51,7 +51,7 @@ static int take_set(pshm_waiting *waiting, bool write, uint32_t *value)
 
 static pshm_waiting waiting_for(const pshm_object *object, bool automatic, uint32_t since)
 {
-    body *b = object->body;
+    body *b = pshm_waited_body(object);
     return (pshm_waiting){.object = object,
                           .word = &b->sleepers,
                           .sleepers = &b->sleepers,

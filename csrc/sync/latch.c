@@ -29,7 +29,7 @@ static int look(pshm_waiting *waiting, bool write, uint32_t *value)
 
 static pshm_waiting waiting_for(const pshm_object *object)
 {
-    body *b = object->body;
+    body *b = pshm_waited_body(object);
     return (pshm_waiting){
         .object = object, .word = &b->sleepers, .sleepers = &b->sleepers, .how = PSHM_SLEEPS_WATCHER, .look = look};
 }

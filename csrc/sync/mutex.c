@@ -23,7 +23,7 @@ typedef struct body {
     uint32_t unused[9];
 } body;
 
-_Static_assert(sizeof(body) == 64, "layout");
+_Static_assert(offsetof(body, owner) == 0 && sizeof(body) == 64, "layout");
 
 #define DEPTH_ONE (UINT64_C(1) << PSHM_HELD_DEPTH_SHIFT)
 #define DEPTH_MASK (~PSHM_HELD_PLACE)
@@ -33,9 +33,10 @@ static body *body_of(const pshm_mutex *mutex)
     return mutex->object.body;
 }
 
+/* NULL of a handle that was ended. */
 static pshm_owner *owner_of(const pshm_mutex *mutex)
 {
-    return &body_of(mutex)->owner;
+    return mutex->object.body;
 }
 
 static int watch(const pshm_object *object, int64_t least, pshm_watch *out);
