@@ -51,12 +51,27 @@ static inline int pshm_object_look(const pshm_object *object, bool *pinned)
  * PSHM_ECLOSED, PSHM_EREADONLY, PSHM_EDELETED, and what pshm_member_of says. */
 int pshm_object_enter_slowly(const pshm_object *object, pshm_member **out);
 
-/* NULL: slowly. For those who have no more to do then than to call on. */
-static inline pshm_member *pshm_object_enter_quickly(const pshm_object *object)
+/* The calling thread, where it takes part already and the arena is open; NULL: slowly. */
+static inline __attribute__((always_inline)) pshm_member *pshm_object_member_quick(const pshm_object *object)
 {
     const pshm_arena *arena = object->arena; /* NULL of a handle that was ended */
     pshm_member *m = PSHM_LIKELY(arena != NULL) ? pshm_member_quick(arena->attachment) : NULL;
-    if (PSHM_UNLIKELY(!m || arena->closed))
+    return PSHM_LIKELY(m && !arena->closed) ? m : NULL;
+}
+
+/* The calling thread, if it takes part: on a closed arena too, where it may hold something. */
+static inline __attribute__((always_inline)) pshm_member *pshm_object_member_known(const pshm_object *object)
+{
+    const pshm_arena *arena = object->arena;
+    pshm_member *m = PSHM_LIKELY(arena != NULL) ? pshm_member_quick(arena->attachment) : NULL;
+    return PSHM_LIKELY(m || !arena) ? m : pshm_member_known(arena->attachment);
+}
+
+/* NULL: slowly. For those who have no more to do then than to call on. */
+static inline pshm_member *pshm_object_enter_quickly(const pshm_object *object)
+{
+    pshm_member *m = pshm_object_member_quick(object);
+    if (PSHM_UNLIKELY(!m))
         return NULL;
     /* Whoever frees makes every processor see its stores before it looks at `busy`: no fence is needed here. */
     __atomic_store_n(&m->slot->busy, object->place, __ATOMIC_RELAXED);

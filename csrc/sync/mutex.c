@@ -122,9 +122,8 @@ static int take(pshm_mutex *mutex, pshm_owner_mode mode, int64_t deadline, pshm_
 int pshm_mutex_try(pshm_mutex *mutex, pshm_death *death)
 {
     const pshm_object *object = &mutex->object;
-    const pshm_arena *arena = object->arena; /* NULL of a handle that was ended */
-    pshm_member *m = PSHM_LIKELY(arena != NULL) ? pshm_member_quick(arena->attachment) : NULL;
-    if (PSHM_UNLIKELY(!m || arena->closed))
+    pshm_member *m = pshm_object_member_quick(object);
+    if (PSHM_UNLIKELY(!m))
         return take(mutex, PSHM_OWNER_PLAIN, PSHM_OWNER_NOW, death);
     pshm_owner *o = owner_of(mutex);
     int at = pshm_member_note(m, mutex->place);
@@ -170,10 +169,7 @@ int pshm_mutex_recover(pshm_mutex *mutex, int64_t deadline, pshm_death *death)
 /* The calling thread and its place for the lock, if it has it: on a closed arena too, for as long as it is held. */
 static inline __attribute__((always_inline)) int holder(const pshm_mutex *mutex, pshm_member **m)
 {
-    const pshm_arena *arena = mutex->object.arena;
-    *m = PSHM_LIKELY(arena != NULL) ? pshm_member_quick(arena->attachment) : NULL;
-    if (PSHM_UNLIKELY(!*m && arena))
-        *m = pshm_member_known(arena->attachment);
+    *m = pshm_object_member_known(&mutex->object);
     return *m ? pshm_member_holds(*m, mutex->place) : -1;
 }
 

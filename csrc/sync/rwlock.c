@@ -98,9 +98,8 @@ static int read_slowly(pshm_rwlock *rwlock, int64_t deadline, pshm_death *death)
 int pshm_rwlock_read_try(pshm_rwlock *rwlock, pshm_death *death)
 {
     const pshm_object *object = &rwlock->object;
-    const pshm_arena *arena = object->arena; /* NULL of a handle that was ended */
-    pshm_member *m = PSHM_LIKELY(arena != NULL) ? pshm_member_quick(arena->attachment) : NULL;
-    if (PSHM_UNLIKELY(!m || arena->closed || m->used))
+    pshm_member *m = pshm_object_member_quick(object);
+    if (PSHM_UNLIKELY(!m || m->used))
         return read_slowly(rwlock, PSHM_OWNER_NOW, death);
     const volatile uint32_t *gone = m->gone;
     bool in = note(m, 0, rwlock);

@@ -50,9 +50,7 @@ static inline const uint32_t *futex_of(const uint64_t *held)
 /* The calling thread, if it has anything of the lock: on a closed arena too, for as long as it is held. */
 static inline __attribute__((always_inline)) pshm_member *member_of(const pshm_rwlock *rwlock)
 {
-    const pshm_arena *arena = rwlock->object.arena;
-    pshm_member *m = PSHM_LIKELY(arena != NULL) ? pshm_member_quick(arena->attachment) : NULL;
-    return PSHM_LIKELY(m || !arena) ? m : pshm_member_known(arena->attachment);
+    return pshm_object_member_known(&rwlock->object);
 }
 
 static inline bool writes(const pshm_rwlock *rwlock, const pshm_member *m)
